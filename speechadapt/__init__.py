@@ -1,0 +1,1 @@
+"""speechadapt: one frozen speech encoder, many adapters."""

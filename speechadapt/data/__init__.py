@@ -1,0 +1,1 @@
+"""Utterances, the formats they are read from, and batches."""
