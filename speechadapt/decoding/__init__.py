@@ -1,1 +1,1 @@
-"""decoding."""
+"""From encoder states to text: search, timestamps, long files, output formats."""

@@ -1,0 +1,123 @@
+"""Tux Paint stamps: short descriptions of pictures, read by one volunteer for each language.
+
+Debian package ``tuxpaint-stamps-default`` (GPL-2). ``NAME_desc_LANG.ogg`` speaks the line
+``LANG.utf8=…`` of ``NAME.txt``. The same picture has a text in every language, so splits are made over
+pictures, the same for all languages (:mod:`speechadapt_recipes.corpora.splits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from speechadapt.data import Utterance
+from speechadapt.errors import DataError
+from speechadapt.fetch import Archive, fetch, unpack
+from speechadapt_recipes.corpora.common import (
+    Clip,
+    check_splits,
+    decode_clips,
+    write_report,
+    write_splits,
+)
+from speechadapt_recipes.corpora.splits import assign_splits
+
+LANGUAGES = ("be", "bg", "ca", "el", "ro", "es", "fr", "ru")
+LICENCE = (
+    "GPL-2: Tux Paint stamps, Debian package tuxpaint-stamps-default {version}, "
+    "recorded by volunteers of the Tux Paint project\n"
+)
+
+# Releases of the package that are known, newest first. Splits depend on the stamps' paths and texts
+# alone, so a picture keeps its split in every release.
+RELEASES = (
+    Archive(
+        name="tuxpaint-stamps-default_2022.06.04-1_all.deb",
+        sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        kind="deb",
+        package="tuxpaint-stamps-default",
+        version="2022.06.04-1",
+        licence="GPL-2",
+        size=160_880_444,
+    ),
+)
+
+_STAMPS = Path("usr/share/tuxpaint/stamps")
+
+
+def prepare(
+    folder: Path,
+    downloads: Path,
+    languages: Sequence[str] = LANGUAGES,
+    archives: Path | None = None,
+    nj: int = 2,
+    archive: Archive = RELEASES[0],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Write ``folder/<language>/{train,dev,test}`` data directories.
+
+    Args:
+        folder: Where to.
+        downloads: Where archives are kept and unpacked.
+        languages: Some of :data:`LANGUAGES`.
+        archives: Folder of archives fetched by hand.
+        nj: Parallel processes.
+        archive: Release of the package.
+
+    Returns:
+        Clips, distinct texts and minutes by language and split.
+
+    Raises:
+        DataError: A language the corpus does not have.
+        FetchError: The archive cannot be had.
+    """
+    if unknown := [language for language in languages if language not in LANGUAGES]:
+        raise DataError(f"Tux Paint has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
+    unpacked = downloads / archive.name.removesuffix(".deb")
+    if not unpacked.is_dir():
+        unpack(fetch(archive, downloads, archives), unpacked)
+    stamps = unpacked / _STAMPS
+    texts = read_texts(stamps)
+    splits = assign_splits({stamp: list(lines.items()) for stamp, lines in texts.items()})
+    licence = LICENCE.format(version=archive.version)
+    sizes = {}
+    for language in languages:
+        clips = _clips(stamps, language, texts, splits)
+        usable, unusable = decode_clips(clips, folder / "flac" / language, nj)
+        check_splits(usable, stamp_of)
+        sizes[language] = write_splits(folder / language, usable, licence)
+        write_report(folder / language, sizes[language], unusable, f"tuxpaint {language}")
+    return sizes
+
+
+def read_texts(stamps: Path) -> dict[str, dict[str, str]]:
+    """Texts of every stamp: ``{path without suffix: {language: text}}``; English is the first line."""
+    texts = {}
+    for path in sorted(stamps.rglob("*.txt")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = {"en": lines[0].strip()} if lines else {}
+        for line in lines[1:]:
+            language, separator, text = line.partition(".utf8=")
+            if separator and language in LANGUAGES and text.strip():
+                found[language] = text.strip()
+        texts[path.relative_to(stamps).with_suffix("").as_posix()] = found
+    return texts
+
+
+def stamp_of(utterance: Utterance) -> str:
+    """The picture an utterance describes, as its id has it."""
+    return utterance.id.partition("-")[2]
+
+
+def _clips(
+    stamps: Path, language: str, texts: dict[str, dict[str, str]], splits: dict[str, str]
+) -> list[Clip]:
+    speaker = f"tuxpaint_{language}"  # one voice a language
+    suffix = f"_desc_{language}.ogg"
+    clips = []
+    for audio in sorted(stamps.rglob(f"*{suffix}")):
+        stamp = audio.relative_to(stamps).as_posix().removesuffix(suffix)
+        if text := texts.get(stamp, {}).get(language):
+            name = f"{speaker}-{stamp.replace('/', '_')}"
+            utterance = Utterance(name, str(audio), text=text, language=language, speaker=speaker)
+            clips.append(Clip(utterance, splits[stamp]))
+    return clips

@@ -1,0 +1,146 @@
+"""An adapter: a name, a config, and tensors for each site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from speechadapt.adapters.config import AdapterConfig
+from speechadapt.backbones.base import Site
+
+
+class Family(Protocol):
+    """One adapter method: how its tensors start and what they do at a site."""
+
+    def source(self, config: Any) -> str:
+        """What it reads at a site: ``output``, or ``input`` (what the sub-layer itself reads)."""
+        ...
+
+    def init(self, config: Any, dim: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fresh tensors for a site of width ``dim``; they change no output."""
+        ...
+
+    def apply(
+        self, config: Any, tensors: Mapping[str, Tensor], source: Tensor, base: Tensor, train: bool
+    ) -> Tensor:
+        """New output of the site where one adapter serves every row, ``[rows, frames, dim]``."""
+        ...
+
+    def apply_mixed(
+        self,
+        config: Any,
+        tensors: list[Mapping[str, Tensor]],
+        slots: Tensor,
+        source: Tensor,
+        base: Tensor,
+        train: bool,
+    ) -> Tensor:
+        """The same where row ``b`` uses ``tensors[slots[b]]``, or nothing where that is -1."""
+        ...
+
+
+@dataclass
+class AdapterInfo:
+    """What is known of an adapter beside its tensors; it travels with it on disk.
+
+    Attributes:
+        kind: ``language``, ``noise`` or ``task``.
+        language: Whisper's language code the adapter was trained with, if any.
+        trailing_silence: Seconds of silence the adapter was trained to need after the speech.
+        base: Name of the frozen base, as it was loaded.
+        fingerprint: Of the frozen base's weights.
+        licence: Of the training data, in words.
+        training: Data, command, commit, seconds, … as the trainer recorded them.
+        results: Figures measured on held-out data.
+    """
+
+    kind: str = "language"
+    language: str | None = None
+    trailing_silence: float = 2.56
+    base: str = ""
+    fingerprint: str = ""
+    licence: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+class Adapter:
+    """Tensors by canonical site, and how they are used.
+
+    Args:
+        name: How routes call it.
+        config: Its family's configuration.
+        family: The family itself.
+        tensors: ``{site: {tensor name: tensor}}``.
+        info: What else is known of it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: AdapterConfig,
+        family: Family,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        info: AdapterInfo,
+    ):
+        self.name = name
+        self.config = config
+        self.family = family
+        self.info = info
+        self.training = False
+        self.tensors: dict[str, dict[str, nn.Parameter]] = {
+            site: {
+                key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()
+            }
+            for site, values in tensors.items()
+        }
+
+    @classmethod
+    def fresh(
+        cls,
+        name: str,
+        config: AdapterConfig,
+        family: Family,
+        sites: Iterable[Site],
+        info: AdapterInfo,
+        seed: int = 0,
+    ) -> Adapter:
+        """A new adapter that changes no output yet, its random parts drawn from ``seed``."""
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {
+            site.name: family.init(config, site.dim, generator) for site in config.select(sites)
+        }
+        return cls(name, config, family, tensors, info)
+
+    def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every tensor by its key on disk, ``encoder.3.ffn.out/down.weight``."""
+        for site, values in self.tensors.items():
+            for key, tensor in values.items():
+                yield f"{site}/{key}", tensor
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Every tensor."""
+        for _, tensor in self.named_tensors():
+            yield tensor
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        return sum(tensor.numel() for tensor in self.parameters())
+
+    def train(self, mode: bool = True) -> Adapter:
+        """Switch gradients and dropout on or off."""
+        self.training = mode
+        for tensor in self.parameters():
+            tensor.requires_grad_(mode)
+        return self
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
+        """Move every tensor, in place."""
+        for tensor in self.parameters():
+            tensor.data = tensor.data.to(device, dtype)
+        return self

@@ -1,0 +1,170 @@
+"""Whisper: site table, short context, masks in mixed-length batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from speechadapt.backbones.base import Site
+from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
+from speechadapt.call import current
+from speechadapt.features import LogMel, Mel
+
+POSITION_SECONDS = 0.02  # one encoder position
+FROZEN_TRAILING_SILENCE = 2.56  # seconds the frozen decoder needs to stop by itself (docs/whisper.md)
+
+# sub-layer -> (its normalisation, the leaf that ends it); None where a stack does not have it.
+_SUBLAYERS = {
+    "attn": ("self_attn_layer_norm", "self_attn.out_proj"),
+    "cross": ("encoder_attn_layer_norm", "encoder_attn.out_proj"),
+    "ffn": ("final_layer_norm", "fc2"),
+}
+_STACKS = {"encoder": ("attn", "ffn"), "decoder": ("attn", "cross", "ffn")}
+
+
+def masked_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' SDPA attention that also hides encoder positions beyond each utterance.
+
+    transformers passes no mask to Whisper's encoder and cross attention; the current call has it.
+    Without a call, or with equal lengths, this is transformers' function unchanged.
+    """
+    call = current()
+    if call is not None and not getattr(module, "is_causal", False):
+        mask = call.key_mask(query.shape[0], key.shape[2], query.device)
+        attention_mask = attention_mask if mask is None else mask
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+AttentionInterface.register("speechadapt", masked_attention)
+AttentionMaskInterface.register("speechadapt", sdpa_mask)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoder output of a batch.
+
+    Attributes:
+        states: ``[batch, positions, dim]``.
+        lengths: Valid positions of each utterance, ``[batch]``.
+    """
+
+    states: Tensor
+    lengths: Tensor
+
+    def rows(self, index: Tensor) -> Encoded:
+        """The utterances at ``index`` (``[n]``), without positions that none of them uses."""
+        lengths = self.lengths[index]
+        return Encoded(self.states[index, : int(lengths.max())], lengths)
+
+    @property
+    def key_lengths(self) -> Tensor | None:
+        """Lengths for the attention mask; None when no position is padding."""
+        return None if bool((self.lengths == self.states.shape[1]).all()) else self.lengths
+
+
+class WhisperBackbone:
+    """A frozen Whisper and the places where adapters attach.
+
+    Args:
+        checkpoint: What :func:`speechadapt.backbones.checkpoints.load_whisper` returns.
+    """
+
+    def __init__(self, checkpoint: WhisperCheckpoint):
+        self.model = checkpoint.model.eval().requires_grad_(False)
+        self.model.set_attn_implementation("speechadapt")
+        self.tokenizer = checkpoint.tokenizer
+        self.generation = checkpoint.generation
+        self.name = checkpoint.name
+        self.fingerprint = fingerprint(self.model)
+        self.sites = {site.name: site for site in _site_table(self.model)}
+        self._log_mel: LogMel | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self.model.dtype
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the frozen base."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Mel:
+        """Log-mel features of 16 kHz waves; see :class:`speechadapt.features.LogMel`."""
+        if self._log_mel is None or self._log_mel.filters.device != self.device:
+            self._log_mel = LogMel(self.model.config.num_mel_bins, self.device)
+        return self._log_mel(waves, trailing_silence)
+
+    def encode(self, mel: Mel) -> Encoded:
+        """Run the encoder on as many positions as the features have.
+
+        transformers' ``WhisperEncoder.forward`` insists on 30 s, so its modules are run here one by
+        one; tests hold the two equal. Must run inside :func:`speechadapt.call.running` with the
+        call's ``key_lengths`` set when utterances differ in length.
+
+        Args:
+            mel: Features ``[batch, mel_bins, frames]``.
+
+        Returns:
+            States ``[batch, frames / 2, dim]``.
+        """
+        encoder = self.model.model.encoder
+        hidden = nn.functional.gelu(encoder.conv1(mel.values.to(self.dtype)))
+        hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+        for layer in encoder.layers:
+            hidden = layer(hidden, None)
+        return Encoded(encoder.layer_norm(hidden), mel.lengths // 2)
+
+    def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
+        """Teacher-forced decoder pass, without a cache.
+
+        Args:
+            tokens: Decoder input ``[batch, tokens]``, padded on the right.
+            encoded: Encoder output of the same utterances.
+
+        Returns:
+            States before the output projection, ``[batch, tokens, dim]``.
+        """
+        decoder = self.model.model.decoder
+        return decoder(
+            input_ids=tokens, encoder_hidden_states=encoded.states, use_cache=False
+        ).last_hidden_state
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Output projection: ``[..., dim]`` to ``[..., vocabulary]``."""
+        return self.model.proj_out(states)
+
+
+def _site_table(model: nn.Module) -> list[Site]:
+    sites = []
+    for stack, sublayers in _STACKS.items():
+        for index, layer in enumerate(model.get_submodule(f"model.{stack}").layers):
+            for sublayer in sublayers:
+                norm_path, leaf_path = _SUBLAYERS[sublayer]
+                norm, leaf = layer.get_submodule(norm_path), layer.get_submodule(leaf_path)
+                dim = leaf.weight.shape[0]
+                sites.append(Site(f"{stack}.{index}.{sublayer}.out", leaf, norm, dim))
+            # The layer's own output is the feed-forward's output plus its residual.
+            sites.append(Site(f"{stack}.{index}.out", leaf, norm, dim, reads_residual=True))
+    return sites

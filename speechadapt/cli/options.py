@@ -1,0 +1,92 @@
+"""Command-line options made from typed configs, so that each setting is documented once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from speechadapt.errors import ConfigError
+
+_SIMPLE = (int, float, str)
+
+
+def add_fields(group: argparse._ActionsContainer, config: type) -> None:
+    """One option for every plain field of a config dataclass, its help from the docstring."""
+    texts = _attribute_texts(config)
+    hints = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        kind = hints[field.name]
+        if kind in _SIMPLE:
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                type=kind,
+                metavar=kind.__name__.upper(),
+                help=f"{texts[field.name]} (default {field.default})".replace("%", "%%"),
+            )
+
+
+def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The fields of ``config`` that the command line sets."""
+    names = (field.name for field in dataclasses.fields(config))
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
+
+
+def read_yaml(path: str, sections: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """A YAML file of settings, each section checked against its config.
+
+    Raises:
+        ConfigError: The file is missing, no YAML, or has a section or key that does not exist.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
+        raise ConfigError(f"{path}: expected sections {', '.join(sections)} with settings in each")
+    for section, values in loaded.items():
+        if section not in sections:
+            raise ConfigError(
+                f"{path}: unknown section {section!r}; it may have {', '.join(sections)}"
+            )
+        known = {field.name for field in dataclasses.fields(sections[section])}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(
+                f"{path}: {section} has unknown {', '.join(unknown)}; "
+                f"it may have {', '.join(sorted(known))}"
+            )
+    return loaded
+
+
+def build(config: type, *layers: Mapping[str, Any]) -> Any:
+    """A config from layers of settings, later ones over earlier ones.
+
+    Raises:
+        ConfigError: A value of the wrong type or out of range.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= layer
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return config(**values)
+    except TypeError as error:
+        raise ConfigError(f"{config.__name__}: a value has the wrong type ({error})") from error
+
+
+def _attribute_texts(config: type) -> dict[str, str]:
+    """The ``Attributes:`` section of a docstring, inherited ones included."""
+    texts: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n      .*)*)", section, re.MULTILINE):
+            texts[name] = " ".join(text.split()).rstrip(".").replace("``", "")
+    return texts

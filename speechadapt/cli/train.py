@@ -1,0 +1,203 @@
+"""``speechadapt train`` (one adapter) and ``speechadapt finetune`` (the whole model, a yardstick)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.bottleneck import BottleneckConfig
+from speechadapt.adapters.registry import PRESETS, family_of, preset
+from speechadapt.cli.options import add_fields, build, given, read_yaml
+from speechadapt.data import Utterance, load_utterances
+from speechadapt.errors import ConfigError
+from speechadapt.model import SpeechModel, load
+from speechadapt.training.config import Augmentation, TrainConfig
+
+_TRAIN_EXAMPLES = """examples:
+  speechadapt train --base openai/whisper-base --data data/be/train --dev data/be/dev \\
+      --adapter houlsby --bottleneck 64 --out exp/be
+  speechadapt train --data data/ro/train --dev data/ro/dev --out exp/ro --steps 150 --seed 1
+
+The same command goes on where it was stopped or killed, and ends with the same adapter.
+The adapter is written to OUT/adapter, the progress to OUT/log.jsonl and OUT/tensorboard."""
+
+_FINETUNE_EXAMPLES = """examples:
+  speechadapt finetune --data data/be/train --dev data/be/dev --learning-rate 1e-5 --out exp/be_full
+
+Trains every parameter of the base: what adapters are compared with. The new base is written to
+OUT/model; use it with `speechadapt transcribe --base OUT/model`."""
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register both commands."""
+    train = subparsers.add_parser(
+        "train",
+        help="train one adapter on a frozen base",
+        epilog=_TRAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    adapter = train.add_argument_group("adapter")
+    adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
+    adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
+    add_fields(adapter, BottleneckConfig)
+    _add_common(train)
+    train.set_defaults(run=_train)
+
+    finetune = subparsers.add_parser(
+        "finetune",
+        help="fine-tune the whole base, as a yardstick for adapters",
+        epilog=_FINETUNE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(finetune)
+    finetune.set_defaults(run=_finetune)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", default="openai/whisper-base", help="hub id or folder")
+    parser.add_argument("--data", required=True, help="Kaldi data dir or JSONL manifest")
+    parser.add_argument("--dev", help="development set; its WER decides which step is kept")
+    parser.add_argument("--out", required=True, type=Path, help="folder of this run")
+    parser.add_argument("--config", help="YAML with sections adapter, training, augmentation")
+    parser.add_argument("--language", help="Whisper's code, for data without utt2lang")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
+    add_fields(parser.add_argument_group("training"), TrainConfig)
+    augmentation = parser.add_argument_group("augmentation (off by default)")
+    augmentation.add_argument("--speed", type=float, nargs="+", help="speeds, e.g. 0.9 1 1.1")
+    augmentation.add_argument(
+        "--snr", type=float, nargs=2, metavar="DB", help="lowest and highest SNR of --noise"
+    )
+    add_fields(augmentation, Augmentation)
+    augmentation.add_argument("--noise", help="data dir or manifest of noise recordings")
+
+
+def _train(args: argparse.Namespace) -> int:
+    sections = {
+        "adapter": BottleneckConfig,
+        "training": TrainConfig,
+        "augmentation": Augmentation,
+    }
+    settings = read_yaml(args.config, sections) if args.config else {}
+    chosen = dataclasses.asdict(preset(args.adapter))
+    adapter_config = build(
+        BottleneckConfig, chosen, settings.get("adapter", {}), given(args, BottleneckConfig)
+    )
+    config = _train_config(args, settings)
+    model, data, dev = _load(args)
+
+    from speechadapt.training.target import AdapterTarget
+
+    languages = {utterance.language or args.language for utterance in data}
+    info = AdapterInfo(
+        language=languages.pop() if len(languages) == 1 else None,
+        trailing_silence=config.trailing_silence,
+        base=args.base,
+        fingerprint=model.backbone.fingerprint,
+        licence=_licence(args.data),
+        training={
+            "data": f"{args.data}, {_size(data)}",
+            "command": shlex.join(["speechadapt", *sys.argv[1:]]),
+            **{k: v for k, v in dataclasses.asdict(config).items() if k != "augmentation"},
+        },
+    )
+    adapter = Adapter.fresh(
+        args.name or args.out.name,
+        adapter_config,
+        family_of(adapter_config),
+        model.backbone.sites.values(),
+        info,
+        config.seed,
+    )
+    model.bank.add(adapter)
+    share = adapter.parameter_count / model.backbone.parameter_count
+    print(f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base")
+    settings_key = {"adapter": adapter_config.to_dict(), "base": model.backbone.fingerprint}
+    return _run(args, model, AdapterTarget(adapter), data, dev, config, settings_key)
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    sections = {"training": TrainConfig, "augmentation": Augmentation}
+    settings = read_yaml(args.config, sections) if args.config else {}
+    config = _train_config(args, settings)
+    model, data, dev = _load(args)
+
+    from speechadapt.training.target import FullTarget
+
+    settings_key = {"base": model.backbone.fingerprint}
+    return _run(args, model, FullTarget(model), data, dev, config, settings_key)
+
+
+def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]]) -> TrainConfig:
+    augmentation = build(Augmentation, settings.get("augmentation", {}), given(args, Augmentation))
+    return build(
+        TrainConfig,
+        settings.get("training", {}),
+        given(args, TrainConfig),
+        {"augmentation": augmentation},
+    )
+
+
+def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[Utterance]]:
+    # Data first: a wrong path is told at once, not after the model has been loaded.
+    data = load_utterances(args.data)
+    dev = load_utterances(args.dev) if args.dev else []
+    if any(utterance.text is None for utterance in dev):
+        raise ConfigError(f"--dev {args.dev}: has utterances without a transcript")
+    return load(args.base, device=args.device), data, dev
+
+
+def _run(
+    args: argparse.Namespace,
+    model: SpeechModel,
+    target: Any,
+    data: list[Utterance],
+    dev: list[Utterance],
+    config: TrainConfig,
+    settings: dict[str, Any],
+) -> int:
+    from speechadapt.training.dev import DevSet
+    from speechadapt.training.examples import TrainingSet
+    from speechadapt.training.objective import WhisperObjective
+    from speechadapt.training.state import settings_of
+    from speechadapt.training.trainer import Trainer
+
+    objective = WhisperObjective(model.backbone, args.language)
+    for utterance in data:
+        objective.tokens(utterance)  # a transcript that cannot be learnt is told before training
+    examples = TrainingSet(model.backbone, data, config)
+    dev_set = DevSet(model, dev, args.language, config.trailing_silence) if dev else None
+    settings = settings_of(
+        **settings,
+        training=config,
+        data=_size(data),
+        dev=_size(dev),
+        language=args.language,
+    )
+    trainer = Trainer(
+        model,
+        target,
+        examples,
+        objective,
+        config,
+        args.out,
+        settings,
+        dev_wer=(lambda: dev_set.wer(target.route)) if dev_set else None,
+    )
+    print(json.dumps(vars(trainer.run())))
+    return 0
+
+
+def _size(utterances: list[Utterance]) -> str:
+    seconds = sum(utterance.duration or 0.0 for utterance in utterances)
+    return f"{len(utterances)} utterances, {seconds / 60:.1f} minutes"
+
+
+def _licence(data: str) -> str:
+    path = Path(data) / "LICENCE"
+    return path.read_text(encoding="utf-8").splitlines()[0] if path.is_file() else ""

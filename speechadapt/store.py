@@ -1,0 +1,163 @@
+"""Adapters on disk: ``speechadapt.json``, ``adapter.safetensors`` and a card. Never a pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.registry import config_from_dict, family_of
+from speechadapt.backbones.whisper import WhisperBackbone
+from speechadapt.errors import AdapterError, ConfigError
+from speechadapt.files import replacing, write_json
+
+SCHEMA = 1
+CONFIG_FILE = "speechadapt.json"
+TENSOR_FILE = "adapter.safetensors"
+
+
+def save_adapter(
+    adapter: Adapter, folder: str | Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write an adapter's folder, whole or not at all; an older one of the same path is replaced.
+
+    The bytes depend on the adapter alone, so equal adapters give equal files.
+
+    Args:
+        adapter: What to write.
+        folder: Where to.
+        dtype: How tensors are stored; float16 halves the file.
+    """
+    tensors = {key: t.detach().to("cpu", dtype).contiguous() for key, t in adapter.named_tensors()}
+    description = {
+        "schema": SCHEMA,
+        "name": adapter.name,
+        "config": adapter.config.to_dict(),
+        "info": asdict(adapter.info),
+        "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()},
+    }
+    with replacing(Path(folder)) as temporary:
+        temporary.mkdir()
+        safetensors.torch.save_file(tensors, temporary / TENSOR_FILE)
+        write_json(temporary / CONFIG_FILE, description)
+        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+
+
+def load_adapter(folder: str | Path, backbone: WhisperBackbone) -> Adapter:
+    """Read an adapter and check that it fits ``backbone``.
+
+    Raises:
+        AdapterError: A file is missing or damaged, the schema is unknown, a tensor is missing, left
+            over, not finite or of the wrong shape, or the adapter was made for another base.
+    """
+    folder = Path(folder)
+    description = _read_description(folder)
+    name = description["name"]
+    try:
+        config = config_from_dict(description["config"])
+        wanted = Adapter.fresh(
+            name, config, family_of(config), backbone.sites.values(), AdapterInfo()
+        )
+    except ConfigError as error:
+        raise AdapterError(f"{folder / CONFIG_FILE}: {error}") from error
+    info = _read_info(folder, description["info"])
+    if info.fingerprint != backbone.fingerprint:
+        raise AdapterError(
+            f"{folder}: made for the base {info.base!r} with fingerprint {info.fingerprint[:12]}, "
+            f"but {backbone.name!r} has {backbone.fingerprint[:12]}; load the base it was made for"
+        )
+    tensors = _read_tensors(folder / TENSOR_FILE)
+    expected = dict(wanted.named_tensors())
+    if missing := sorted(set(expected) - set(tensors)):
+        raise AdapterError(f"{folder / TENSOR_FILE}: {len(missing)} missing, first {missing[0]}")
+    if extra := sorted(set(tensors) - set(expected)):
+        raise AdapterError(f"{folder / TENSOR_FILE}: {len(extra)} left over, first {extra[0]}")
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise AdapterError(
+                f"{folder / TENSOR_FILE}: {key} has shape {list(tensor.shape)}, "
+                f"the config asks for {list(expected[key].shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise AdapterError(f"{folder / TENSOR_FILE}: {key} is {tensor.dtype}, expected floats")
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{folder / TENSOR_FILE}: {key} holds NaN or infinity")
+    by_site: dict[str, dict[str, Tensor]] = {}
+    for key in expected:
+        site, tensor_name = key.split("/")
+        by_site.setdefault(site, {})[tensor_name] = tensors[key]
+    return Adapter(name, config, family_of(config), by_site, info)
+
+
+def card(adapter: Adapter) -> str:
+    """The adapter's README: what it is for, made from what, measured how."""
+    info = adapter.info
+    megabytes = adapter.parameter_count * 2 / 1e6
+    lines = [
+        f"# Adapter `{adapter.name}`",
+        "",
+        f"{adapter.config.method} adapter ({info.kind}) for the frozen base `{info.base}`"
+        + (f", language `{info.language}`." if info.language else "."),
+        "",
+        f"- parameters: {adapter.parameter_count:,} ({megabytes:.1f} MB in float16)",
+        f"- trailing silence it needs: {info.trailing_silence} s",
+        f"- base fingerprint: `{info.fingerprint}`",
+        f"- licence of the training data: {info.licence or 'not recorded'}",
+    ]
+    for title, values in (("Training", info.training), ("Results", info.results)):
+        if values:
+            lines += ["", f"## {title}", ""]
+            lines += [f"- {key}: {value}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(
+            f"{folder}: no {CONFIG_FILE}, so this is no adapter folder; pass the folder that "
+            "`speechadapt train --out` wrote"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise AdapterError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(description, dict):
+        raise AdapterError(f"{path}: expected a JSON object")
+    if description.get("schema") != SCHEMA:
+        raise AdapterError(
+            f"{path}: schema {description.get('schema')!r} is unknown, this version reads {SCHEMA}"
+        )
+    for key, kind in (("name", str), ("config", dict), ("info", dict)):
+        if not isinstance(description.get(key), kind):
+            raise AdapterError(f"{path}: {key!r} is missing or no {kind.__name__}")
+    return description
+
+
+def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
+    if unknown := sorted(set(values) - {field.name for field in fields(AdapterInfo)}):
+        raise AdapterError(f"{folder / CONFIG_FILE}: info has unknown {', '.join(unknown)}")
+    info = AdapterInfo(**values)
+    seconds = info.trailing_silence
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or not 0 <= seconds <= 30:
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: trailing_silence is {seconds!r}, expected 0 … 30 seconds"
+        )
+    return info
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise AdapterError(f"{path}: missing (pickled weights are never read)")
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AdapterError(f"{path}: not a whole safetensors file ({error})") from error

@@ -1,0 +1,97 @@
+"""What a run trains: one adapter, or (the yardstick) the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from speechadapt.adapters.adapter import Adapter
+from speechadapt.files import replacing
+from speechadapt.model import SpeechModel
+from speechadapt.route import Route
+from speechadapt.store import save_adapter
+
+
+class Target(Protocol):
+    """Parameters that learn, the route that uses them, and how they are stored."""
+
+    route: Route
+    base_is_frozen: bool
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What learns."""
+        ...
+
+    def train(self, mode: bool) -> None:
+        """Switch gradients on or off."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the result, whole or not at all."""
+        ...
+
+
+class AdapterTarget:
+    """Train one adapter on a frozen base."""
+
+    base_is_frozen = True
+
+    def __init__(self, adapter: Adapter):
+        self.adapter = adapter
+        self.route: Route = adapter.name
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The adapter's tensors."""
+        return self.adapter.named_tensors()
+
+    def train(self, mode: bool) -> None:
+        """Gradients and dropout."""
+        self.adapter.train(mode)
+
+    def save(self, path: Path) -> None:
+        """The adapter's folder, in float32: what evaluation saw is what is stored."""
+        save_adapter(self.adapter, path)
+
+
+class FullTarget:
+    """Fine-tune every parameter: the baseline adapters are compared with, never the product."""
+
+    base_is_frozen = False
+    route: Route = None
+
+    def __init__(self, model: SpeechModel):
+        self.backbone = model.backbone
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter but the encoder's fixed sinusoids."""
+        for name, parameter in self.backbone.model.named_parameters():
+            if name != "model.encoder.embed_positions.weight":
+                yield name, parameter
+
+    def train(self, mode: bool) -> None:
+        """Gradients; Whisper itself has no dropout to switch."""
+        for _, parameter in self.named_parameters():
+            parameter.requires_grad_(mode)
+
+    def save(self, path: Path) -> None:
+        """A transformers folder that loads like any other base."""
+        with replacing(path) as temporary:
+            self.backbone.model.save_pretrained(temporary)
+            self.backbone.tokenizer.save_pretrained(temporary)
+            self.backbone.generation.save_pretrained(temporary)
+
+
+def snapshot(target: Target) -> dict[str, Tensor]:
+    """Copies of everything that learns, on the CPU."""
+    return {name: p.detach().cpu().clone() for name, p in target.named_parameters()}
+
+
+def restore(target: Target, tensors: dict[str, Tensor]) -> None:
+    """The inverse of :func:`snapshot`."""
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,233 @@
+"""The training loop: resumable at any step, the same bytes whether it was interrupted or not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from speechadapt.call import running
+from speechadapt.data.batching import batch_stream
+from speechadapt.errors import SpeechAdaptError
+from speechadapt.files import write_json
+from speechadapt.model import SpeechModel
+from speechadapt.training.config import TrainConfig
+from speechadapt.training.examples import TrainingSet
+from speechadapt.training.objective import WhisperObjective
+from speechadapt.training.state import TrainState, load_state, save_state
+from speechadapt.training.target import Target, restore, snapshot
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        steps: Optimiser steps done.
+        best_step: Step whose parameters were kept.
+        best_wer: Their WER on the development set; None without one.
+        seconds: Spent in training, over all starts.
+        peak_memory: Bytes of main memory the process used at most.
+    """
+
+    steps: int
+    best_step: int
+    best_wer: float | None
+    seconds: float
+    peak_memory: int
+
+
+class Trainer:
+    """Trains a target on a training set.
+
+    Args:
+        model: Holds the frozen base and, in its bank, the adapter.
+        target: What learns.
+        examples: Training set.
+        objective: Loss.
+        config: Settings of the loop.
+        folder: Where checkpoints, logs and the result go.
+        settings: Everything that decides the result, as JSON; a checkpoint of other settings is
+            refused.
+        dev_wer: Measures WER on the development set; None keeps the last step.
+    """
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        target: Target,
+        examples: TrainingSet,
+        objective: WhisperObjective,
+        config: TrainConfig,
+        folder: Path,
+        settings: dict[str, Any],
+        dev_wer: Callable[[], float] | None = None,
+    ):
+        self.model, self.target, self.examples = model, target, examples
+        self.objective, self.config, self.folder = objective, config, folder
+        self.settings, self.dev_wer = settings, dev_wer
+        self.parameters = dict(target.named_parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    def run(self) -> TrainResult:
+        """Train from the last checkpoint, or from the start, to the end.
+
+        Raises:
+            ConfigError: The folder holds a run with other settings.
+            SpeechAdaptError: The loss is not finite, or a parameter of the frozen base changed.
+        """
+        state = load_state(self.folder, self.settings)
+        before = self.model.checksum() if self.target.base_is_frozen else None
+        if state.step:
+            self._restore(state)
+        self._train(state)
+        if before is not None and self.model.checksum() != before:
+            raise SpeechAdaptError("the frozen base changed while training; please report this")
+        restore(self.target, state.best or snapshot(self.target))
+        self.target.save(self.folder / "adapter" if before else self.folder / "model")
+        result = TrainResult(
+            steps=state.step,
+            best_step=state.best_step or state.step,
+            best_wer=state.best_wer,
+            seconds=round(state.seconds, 1),
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+        write_json(
+            self.folder / "result.json", {**vars(result), "wers": state.wers, **self.settings}
+        )
+        return result
+
+    def _train(self, state: TrainState) -> None:
+        config = self.config
+        batches = batch_stream(self.examples.seconds, config.batch_seconds, config.seed)
+        batches = itertools.islice(batches, state.step * config.accumulate, None)
+        log = _Log(self.folder, state.step)
+        progress = tqdm(total=config.steps, initial=state.step, desc="train", unit="step")
+        started, spent = time.monotonic(), state.seconds
+        self.target.train(True)
+        while state.step < config.steps and not self._out_of_patience(state):
+            step = state.step
+            loss = self._step(step, list(itertools.islice(batches, config.accumulate)))
+            state.step += 1
+            progress.update()
+            progress.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer)
+            log.write(state.step, {"loss": loss, "learning_rate": config.rate(step)})
+            last = state.step == config.steps
+            evaluated = last or state.step % config.eval_every == 0
+            if evaluated and self.dev_wer is not None:
+                self._evaluate(state)
+                log.write(state.step, {"dev_wer": state.wers[-1][1]})
+            state.seconds = spent + time.monotonic() - started
+            if evaluated or state.step % config.checkpoint_every == 0:
+                self._save(state)
+        progress.close()
+        log.close()
+        self.target.train(False)
+
+    def _step(self, step: int, batches: list[list[int]]) -> float:
+        """One optimiser step over ``batches``; returns the loss per token, in nats."""
+        # All randomness is a function of (seed, step): a resumed run draws what it would have drawn.
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        rng = random.Random(f"{self.config.seed}/{step}")
+        device = self.model.backbone.device
+        prepared = []
+        for indices in batches:
+            utterances = [self.examples.utterances[index] for index in indices]
+            prepared.append((self.examples.batch(indices, rng), self.objective.targets(utterances)))
+        tokens = sum(int((targets.labels >= 0).sum()) for _, targets in prepared)
+        total = 0.0
+        for mel, targets in prepared:
+            padded = bool((mel.lengths < mel.values.shape[2]).any())
+            routes = [self.target.route] * len(mel)
+            call = self.model.bank.call(routes, mel.lengths // 2 if padded else None)
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+            with running(call), autocast:
+                loss = self.objective.loss(self.model.backbone.encode(mel), targets) / tokens
+            loss.backward()
+            total += loss.item()
+        if not total < float("inf"):
+            raise SpeechAdaptError(
+                f"step {step}: the loss is {total}; lower --learning-rate or look at the data"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(step)
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def _evaluate(self, state: TrainState) -> None:
+        assert self.dev_wer is not None
+        self.target.train(False)
+        wer = self.dev_wer()
+        self.target.train(True)
+        state.wers.append([state.step, wer])
+        state.stale += 1
+        if state.best_wer is None or wer < state.best_wer:
+            state.best_wer, state.best_step, state.stale = wer, state.step, 0
+            state.best = snapshot(self.target)
+
+    def _out_of_patience(self, state: TrainState) -> bool:
+        return 0 < self.config.patience <= state.stale
+
+    def _save(self, state: TrainState) -> None:
+        state.parameters = snapshot(self.target)
+        state.optimizer = {
+            f"{moment}/{name}": self.optimizer.state[parameter][moment].cpu()
+            for name, parameter in self.parameters.items()
+            for moment in ("exp_avg", "exp_avg_sq")
+        }
+        save_state(self.folder, state)
+
+    def _restore(self, state: TrainState) -> None:
+        restore(self.target, state.parameters)
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.step)),
+                **{
+                    moment: state.optimizer[f"{moment}/{name}"].to(parameter.device)
+                    for moment in ("exp_avg", "exp_avg_sq")
+                },
+            }
+
+
+class _Log:
+    """``log.jsonl`` for programs, TensorBoard for people; both forget what a resume does again."""
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the line a kill cut short
+                break
+            if row["step"] <= step:
+                kept.append(line)
+        self.stream = self.path.open("w", encoding="utf-8")
+        self.stream.writelines(line + "\n" for line in kept)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.stream.write(json.dumps({"step": step, **values}) + "\n")
+        self.stream.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.stream.close()
+        self.board.close()
