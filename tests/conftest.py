@@ -25,6 +25,9 @@ class CharTokenizer:
 
         return Encoding()
 
+    def save_pretrained(self, folder):
+        (folder / "letters.txt").write_text(self.letters)
+
     def decode(self, tokens, skip_special_tokens=True):
         return "".join(self.letters[t] for t in tokens if t < len(self.letters))
 

@@ -80,8 +80,8 @@ class Paired:
 
 
 def confidence_interval(
-    errors: Sequence[int],
-    n_ref: Sequence[int],
+    errors: Sequence[int] | np.ndarray,
+    n_ref: Sequence[int] | np.ndarray,
     clusters: Sequence[str] | None = None,
     *,
     samples: int = 10_000,
@@ -106,6 +106,11 @@ def confidence_interval(
     Raises:
         EvalError: Lengths differ or a setting is out of range.
     """
+    if len(errors) != len(n_ref):
+        raise EvalError(
+            f"{len(errors)} error counts but {len(n_ref)} reference lengths: give both for each "
+            "utterance"
+        )
     units, noun, note = _units(np.array([errors, n_ref], dtype=np.int64).T, clusters)
     _check(samples, level)
     total, tokens = int(units[:, 0].sum()), int(units[:, 1].sum())

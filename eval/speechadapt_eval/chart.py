@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 420, 240  # units of the drawing; the page scales it
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 18, 12, 40
 _MOST = 400  # points drawn in a line: more cannot be seen, only downloaded
 
 Points = Sequence[tuple[float, float]]
@@ -33,12 +33,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over common axes, with a title that also serves those who cannot see it."""
+    """Lines over common axes, with a title that also serves those who cannot see it.
+
+    Attributes:
+        title: What it shows.
+        x_label: Below the axis.
+        y_label: Behind the title.
+        series: The lines.
+        x_range: What the axis covers at least, so that charts can be read side by side.
+    """
 
     title: str
     x_label: str
     y_label: str
     series: Sequence[Series]
+    x_range: tuple[float, float] | None = None
 
 
 def training_charts(loss: Points, dev_wer: Points = ()) -> list[Chart]:
@@ -49,11 +58,12 @@ def training_charts(loss: Points, dev_wer: Points = ()) -> list[Chart]:
         dev_wer: ``(step, WER)`` of every evaluation, WER as a share.
     """
     lines = [Series("each step", loss, faint=True), Series("smoothed", smooth(loss))]
-    charts = [Chart("Training loss", "step", "loss", lines)]
+    steps = (0.0, max([0.0, *(step for step, _ in _finite([*loss, *dev_wer]))]))
+    charts = [Chart("Training loss", "step", "loss", lines, steps)]
     if dev_wer:
         percent = [(step, 100 * wer) for step, wer in dev_wer]
         series = [Series("", percent, dots=True)]
-        charts.append(Chart("WER on the development set", "step", "WER %", series))
+        charts.append(Chart("WER on the development set", "step", "WER %", series, steps))
     return charts
 
 
@@ -64,8 +74,7 @@ def smooth(points: Points, share: float = 0.1) -> list[tuple[float, float]]:
     ys = [y for _, y in good]
     result = []
     for i, (x, _) in enumerate(good):
-        side = min(reach, i, len(good) - 1 - i)  # symmetric: no lag, no bend at the ends
-        window = ys[i - side : i + side + 1]
+        window = ys[max(0, i - reach) : i + reach + 1]
         result.append((x, math.fsum(window) / len(window)))
     return result
 
@@ -77,7 +86,8 @@ def svg(chart: Chart) -> str:
     name = escape(chart.title)
     if not every:
         return f'<p class="note">{name}: no points to draw.</p>'
-    xs, ys = _ticks([x for x, _ in every]), _ticks([y for _, y in every])
+    xs = _ticks([x for x, _ in every] + list(chart.x_range or ()))
+    ys = _ticks([y for _, y in every])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - xs[0]) / (xs[-1] - xs[0])
@@ -96,8 +106,7 @@ def svg(chart: Chart) -> str:
         parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in xs:
         at, _ = place(x, ys[0])
-        anchor = "end" if x == xs[-1] else "middle"
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - 24}" text-anchor="{anchor}">{x:g}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - 24}" text-anchor="middle">{x:g}</text>')
     middle = (WIDTH + _LEFT - _RIGHT) / 2
     parts.append(
         f'<text x="{middle}" y="{HEIGHT - 7}" text-anchor="middle">{escape(chart.x_label)}</text>'

@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EvalError as error:
         print(f"speechadapt-eval: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -75,7 +75,8 @@ def unicode_words(text: str) -> str:
     ``l·l``. Invisible format characters vanish; all other punctuation and symbols end a word.
     Texts are not language-aware: numbers stay as written, and Turkish ``I`` folds to ``i``.
     """
-    text = _fold(text.translate(_UNSEEN)).translate(_CHARACTERS)
+    text = unicodedata.normalize("NFD", text).translate(_UNSEEN)
+    text = _fold(text).translate(_CHARACTERS)
     text = unicodedata.normalize("NFC", _LONE_DOT.sub(" ", text).replace("''", " "))
     return " ".join(word for word in map(_trim, text.split()) if word)
 

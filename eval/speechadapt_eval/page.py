@@ -7,7 +7,6 @@ shown by colour and by mark, so they survive print and colour blindness.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +15,7 @@ from pathlib import Path
 from speechadapt_eval.chart import Chart, svg
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.page_style import STYLE
-from speechadapt_eval.systems import HEADER, SystemRow, notes
+from speechadapt_eval.systems import HEADER, NOTHING, SystemRow, notes
 from speechadapt_eval.table import percent, percent_range
 from speechadapt_eval.wer import ErrorRate, Op, require_same_utterances
 
@@ -67,11 +66,13 @@ def write_page(path: Path, page: Page) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
+        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise EvalError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary.is_file():
+            temporary.unlink()
 
 
 def render_page(page: Page) -> str:
@@ -95,7 +96,7 @@ def render_page(page: Page) -> str:
         parts += [*map(svg, page.charts), "</div></section>"]
     if page.next_commands:
         commands = escape("\n".join(page.next_commands))
-        parts.append(f'<section><h2>What next</h2><pre tabindex="0">{commands}</pre></section>')
+        parts.append(f"<section><h2>What next</h2><pre>{commands}</pre></section>")
     if page.systems:
         parts += ["<section><h2>Transcripts</h2>", *_transcripts(page), "</section>"]
     parts.append(f'</main><footer class="about">{_paragraphs(page.footer)}</footer></body></html>')
@@ -116,7 +117,9 @@ def _table(rows: Sequence[SystemRow]) -> str:
         lines.append(
             f'<tr role="row"><th scope="row" role="rowheader">{escape(system)}</th>'
             + "".join(
-                f'<td role="cell" data-label="{escape(label)}">{escape(cell)}</td>'
+                f'<td role="cell" data-label="{escape(label)}"'
+                + (' class="none"' if cell == NOTHING else "")
+                + f">{escape(cell)}</td>"
                 for label, cell in zip(HEADER[1:], cells, strict=True)
             )
             + "</tr>"
@@ -130,7 +133,7 @@ def _table(rows: Sequence[SystemRow]) -> str:
 def _bars(rows: Sequence[SystemRow]) -> str:
     """A bar for each system's WER with its interval as a whisker, on one scale."""
     ends = [x for row in rows for x in (row.wer, row.interval.high) if math.isfinite(x)]
-    scale = 100 / max([*ends, 1e-9])
+    scale = 97 / max([*ends, 1e-9])
     lines = []
     for row in rows:
         name = escape(f"{row.system}, {row.context}" if row.context else row.system)

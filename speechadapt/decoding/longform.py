@@ -96,8 +96,8 @@ def _split(region: Span, probabilities: np.ndarray, longest: int) -> list[Span]:
     smooth = np.convolve(np.pad(probabilities, 3, mode="edge"), np.full(7, 1 / 7), mode="valid")
     pieces = []
     while end - start > longest:
-        begin = start + longest // 2
-        cut = begin + int(np.argmin(smooth[begin : start + longest]))
+        begin = start + max(1, longest // 2)
+        cut = begin + int(np.argmin(smooth[begin : start + longest + 1]))
         pieces.append((start, cut))
         start = cut
     pieces.append((start, end))

@@ -232,7 +232,7 @@ def split_words(
     pending: list[int] = []
     for position, token in enumerate(tokens):
         pending.append(token)
-        text = tokenizer.decode(pending, clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(pending)
         if "\ufffd" not in text or position == len(tokens) - 1:
             pieces.append((text, len(pending)))
             pending = []

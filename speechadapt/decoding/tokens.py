@@ -141,9 +141,7 @@ class Segment:
 
 def decode_text(tokenizer: Any, tokens: Sequence[int], special: SpecialTokens) -> str:
     """Text of tokens, special ones and timestamps left out, white space at the ends stripped."""
-    text: str = tokenizer.decode(
-        [token for token in tokens if token < special.end], clean_up_tokenization_spaces=False
-    )
+    text: str = tokenizer.decode([token for token in tokens if token < special.end])
     return text.strip()
 
 

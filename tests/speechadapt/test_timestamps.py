@@ -119,7 +119,7 @@ def test_words_cover_the_text_in_order_and_do_not_depend_on_the_batch():
     add_adapter(model, "be", 1)
     lengths, routes = (0.4, 1.3, 0.9), [None, "be", None]
     prompt = [START, LANGUAGES["<|be|>"], TASKS["transcribe"], NO_TIMESTAMPS]
-    texts = [list(" a bc".encode()), list(" Жук, d e.".encode()), []]
+    texts = [list(b" a bc"), list(" Жук, d e.".encode()), []]
 
     def align(index):
         some = [routes[i] for i in index]

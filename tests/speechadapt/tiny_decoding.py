@@ -20,10 +20,11 @@ from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.model import SpeechModel
 
 END, START = 256, 257
-LANGUAGES = {"<|en|>": 258, "<|be|>": 259, "<|zh|>": 260}
-TASKS = {"translate": 261, "transcribe": 262}
-NO_SPEECH, NO_TIMESTAMPS = 265, 266
-VOCABULARY = 267 + 1501
+# The layout of the tokenizer that whisper_files writes.
+LANGUAGES = {"<|en|>": 258, "<|be|>": 259, "<|ro|>": 260, "<|haw|>": 261}
+TASKS = {"translate": 262, "transcribe": 263}
+NO_SPEECH, NO_TIMESTAMPS = 266, 267
+VOCABULARY = 268 + 1501
 
 
 def tiny_model(
@@ -71,7 +72,7 @@ def tiny_model(
         bos_token_id=END,
         pad_token_id=END,
         decoder_start_token_id=START,
-        suppress_tokens=[1, 7, 40, *range(257, 266)],
+        suppress_tokens=[1, 7, 40, *range(257, 267)],
         begin_suppress_tokens=[32, END],
     )
     generation.is_multilingual = not english

@@ -72,10 +72,7 @@ def prepare(
     """
     if unknown := [language for language in languages if language not in LANGUAGES]:
         raise DataError(f"Tux Paint has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
-    unpacked = downloads / archive.name.removesuffix(".deb")
-    if not unpacked.is_dir():
-        unpack(fetch(archive, downloads, archives), unpacked)
-    stamps = unpacked / _STAMPS
+    stamps = stamps_folder(downloads, archives, archive)
     texts = read_texts(stamps)
     splits = assign_splits({stamp: list(lines.items()) for stamp, lines in texts.items()})
     licence = LICENCE.format(version=archive.version)
@@ -87,6 +84,20 @@ def prepare(
         sizes[language] = write_splits(folder / language, usable, licence)
         write_report(folder / language, sizes[language], unusable, f"tuxpaint {language}")
     return sizes
+
+
+def stamps_folder(
+    downloads: Path, archives: Path | None = None, archive: Archive = RELEASES[0]
+) -> Path:
+    """The package's folder of stamps, fetched and unpacked if it is not there yet.
+
+    Raises:
+        FetchError: The archive cannot be had.
+    """
+    unpacked = downloads / archive.name.removesuffix(".deb")
+    if not unpacked.is_dir():
+        unpack(fetch(archive, downloads, archives), unpacked)
+    return unpacked / _STAMPS
 
 
 def read_texts(stamps: Path) -> dict[str, dict[str, str]]:

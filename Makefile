@@ -1,0 +1,30 @@
+# Two commands: `make demo` shows what the package does, `make test` proves it. See README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := speechadapt kernels eval recipes tests
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+# Rebuilt when what it installs from changes.
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# QUICK=1: a few steps and a few recordings, everything else as it is.
+demo: $(VENV)/installed
+	$(BIN)/speechadapt-recipes demo --out demo $(if $(QUICK),--quick)
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# One frozen Whisper, one adapter for each language of the Tux Paint stamps.
+help_message="usage: ./run.sh [options]
+  --stage N        first stage (default 0)
+  --stop-stage N   last stage (default 5)
+    0 fetch   1 prepare   2 train   3 decode   4 score   5 report
+    6 full fine-tuning of --full-langs, the yardstick
+  --nj N           jobs at once, one core each (default 2)
+  --langs 'be ro'  languages (default all eight)
+  --full-langs L   languages of stage 6 (default 'be ro')
+  --base B         hub id or folder (default openai/whisper-base)
+Every stage goes on where it was stopped."
+stage=0
+stop_stage=5
+nj=2
+langs="be bg ca el ro es fr ru"
+full_langs="be ro"
+base=openai/whisper-base
+cd "$(dirname "$0")" || exit 1
+. ../../utils/parse_options.sh
+. ./path.sh
+. ./cmd.sh
+set -euo pipefail
+read -ra lang <<<"$langs"
+count=${#lang[@]}
+export OMP_NUM_THREADS=1 # one core a job: two jobs of one thread beat one job of two
+
+if ((stage <= 0 && stop_stage >= 0)); then
+  echo "$0: stage 0: fetch and unpack the recordings and the base"
+  speechadapt-recipes tuxpaint --fetch-only --out data --downloads downloads
+  speechadapt fetch "$base"
+fi
+
+if ((stage <= 1 && stop_stage >= 1)); then
+  echo "$0: stage 1: data directories"
+  speechadapt-recipes tuxpaint --out data --downloads downloads --nj "$nj" --languages "${lang[@]}"
+fi
+
+if ((stage <= 2 && stop_stage >= 2)); then
+  echo "$0: stage 2: train an adapter for ${langs}; logs in exp/log"
+  $train_cmd JOB=1:"$count" exp/log/train.JOB.log local/train.sh "$base" JOB "${lang[@]}"
+fi
+
+if ((stage <= 3 && stop_stage >= 3)); then
+  echo "$0: stage 3: transcribe the test sets, frozen and adapted"
+  $decode_cmd JOB=1:"$count" exp/log/decode.JOB.log local/decode.sh "$base" JOB "${lang[@]}"
+fi
+
+if ((stage <= 4 && stop_stage >= 4)); then
+  echo "$0: stage 4: score"
+  for l in "${lang[@]}"; do
+    for text in exp/"$l"/decode_*/text; do
+      speechadapt-eval wer data/"$l"/test/text "$text" >"${text%/text}/wer"
+      speechadapt-eval wer --unit char data/"$l"/test/text "$text" >"${text%/text}/cer"
+    done
+  done
+  grep -H '%WER' exp/*/decode_*/wer
+fi
+
+if ((stage <= 5 && stop_stage >= 5)); then
+  echo "$0: stage 5: report"
+  speechadapt-recipes results --data data --exp exp --languages "${lang[@]}" | tee exp/results.md
+fi
+
+if ((stage <= 6 && stop_stage >= 6)); then
+  echo "$0: stage 6: fine-tune the whole base for ${full_langs}"
+  export OMP_NUM_THREADS=$nj
+  for l in $full_langs; do
+    speechadapt finetune --base "$base" --data data/"$l"/train --dev data/"$l"/dev \
+      --config conf/finetune.yaml --out exp/"$l"_full
+    local/transcribe.sh "$l" exp/"$l"/decode_full_finetune \
+      --base exp/"$l"_full/model --language "$l" --context 0.5
+  done
+fi

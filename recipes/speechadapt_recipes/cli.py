@@ -1,0 +1,96 @@
+"""The ``speechadapt-recipes`` command: prepare corpora, run the demo, write result tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from speechadapt.errors import SpeechAdaptError
+from speechadapt_eval.errors import EvalError
+
+_EXAMPLES = """examples:
+  speechadapt-recipes demo --out demo
+  speechadapt-recipes tuxpaint --out data --languages be ro
+  speechadapt-recipes tuxpaint --out data --archives ~/debs   # packages fetched by hand"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a user's mistake is one sentence on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="speechadapt-recipes",
+        description="Corpora, demo and result tables.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="a frozen Whisper learns Belarusian")
+    _add_places(demo)
+    demo.add_argument("--quick", action="store_true", help="a few steps and recordings only")
+    demo.set_defaults(run=_demo)
+
+    tuxpaint = commands.add_parser("tuxpaint", help="Tux Paint stamps: eight languages")
+    _add_places(tuxpaint)
+    tuxpaint.add_argument("--languages", nargs="+", metavar="CODE", help="default: all eight")
+    tuxpaint.add_argument("--fetch-only", action="store_true", help="fetch and unpack, no more")
+    tuxpaint.set_defaults(run=_tuxpaint)
+
+    results = commands.add_parser("results", help="table of a finished egs/tuxpaint/asr1")
+    results.add_argument("--data", type=Path, default=Path("data"), help="(default data)")
+    results.add_argument("--exp", type=Path, default=Path("exp"), help="(default exp)")
+    results.add_argument("--languages", nargs="+", metavar="CODE", help="default: all eight")
+    results.set_defaults(run=_results)
+
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (SpeechAdaptError, EvalError) as error:
+        print(f"speechadapt-recipes: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("speechadapt-recipes: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--downloads", type=Path, default=Path("downloads"), help="(default downloads)"
+    )
+    parser.add_argument("--archives", type=Path, help="folder of archives fetched by hand")
+    parser.add_argument("--nj", type=int, default=2, help="parallel processes (default 2)")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.demo import demo
+
+    demo(args.out, args.downloads, args.archives, args.nj, args.quick)
+
+
+def _tuxpaint(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.corpora import tuxpaint
+
+    if args.fetch_only:
+        print(tuxpaint.stamps_folder(args.downloads, args.archives))
+        return
+    languages = args.languages or tuxpaint.LANGUAGES
+    sizes = tuxpaint.prepare(args.out, args.downloads, languages, args.archives, args.nj)
+    for language, splits in sizes.items():
+        counts = ", ".join(
+            f"{split} {size['clips']:.0f} clips ({size['texts']:.0f} texts, {size['minutes']} min)"
+            for split, size in splits.items()
+        )
+        print(f"{language}: {counts}")
+
+
+def _results(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.corpora.tuxpaint import LANGUAGES
+    from speechadapt_recipes.results import results
+
+    print(results(args.data, args.exp, args.languages or LANGUAGES))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Tables of a finished ``egs/tuxpaint/asr1``: every language, and all test sets pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from speechadapt.data import read_data_dir
+from speechadapt_eval.bootstrap import interval_of, paired_difference
+from speechadapt_eval.io import read_kaldi_text
+from speechadapt_eval.table import percent, percent_range, render
+from speechadapt_eval.wer import ErrorRate, score
+
+NON_INFERIOR_MARGIN = 0.015  # absolute WER
+
+_SYSTEMS = {
+    "frozen_full": "frozen, 30 s",
+    "frozen_2.56": "frozen, 2.56 s of silence",
+    "adapter_full": "adapter, 30 s",
+    "adapter_0.5": "adapter, 0.5 s of silence",
+}
+
+
+def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
+    """Markdown tables of what ``run.sh`` has decoded.
+
+    Raises:
+        EvalError: A hypothesis file is missing, or lacks an utterance.
+    """
+    references = {language: _references(data, language) for language in languages}
+    rates = {
+        language: {
+            system: score(
+                references[language], read_kaldi_text(exp / language / f"decode_{system}" / "text")
+            )
+            for system in _SYSTEMS
+        }
+        for language in languages
+    }
+    return f"{_by_language(references, exp, rates)}\n{_pooled(references, exp)}"
+
+
+def _references(data: Path, language: str) -> dict[str, str]:
+    return {u.id: u.text or "" for u in read_data_dir(data / language / "test")}
+
+
+def _by_language(
+    references: dict[str, dict[str, str]], exp: Path, rates: dict[str, dict[str, ErrorRate]]
+) -> str:
+    rows, reductions = [], []
+    for language, found in rates.items():
+        best = min(found["frozen_full"], found["frozen_2.56"], key=lambda rate: rate.rate)
+        adapter = found["adapter_0.5"]
+        text = exp / language / "decode_adapter_0.5" / "text"
+        cer = score(references[language], read_kaldi_text(text), unit="char")
+        interval, delta = interval_of(adapter), paired_difference(best, adapter)
+        reductions.append(-delta.delta / best.rate)
+        rows.append(
+            [
+                language,
+                f"{len(adapter.utterances)}",
+                f"{adapter.n_ref}",
+                percent(found["frozen_full"].rate),
+                percent(found["frozen_2.56"].rate),
+                percent(found["adapter_full"].rate),
+                f"{percent(adapter.rate)} [{percent_range(interval.low, interval.high)}]",
+                percent(cer.rate),
+                percent_range(delta.low, delta.high, signed=True),
+                f"{reductions[-1]:.0%}",
+            ]
+        )
+    header = (
+        "language",
+        "clips",
+        "words",
+        *(f"WER % {name}" for name in list(_SYSTEMS.values())[:-1]),
+        "WER % adapter, 0.5 s [95 % CI]",
+        "CER %",
+        "Δ to best frozen, 95 % CI",
+        "relative reduction",
+    )
+    table = render(header, rows, markdown=True)
+    return (
+        f"{table}\nMean relative WER reduction against the frozen base at its better context: "
+        f"{mean(reductions):.0%}; smallest {min(reductions):.0%}.\n"
+    )
+
+
+def _pooled(references: dict[str, dict[str, str]], exp: Path) -> str:
+    """All test sets as one; a picture described in several languages is one bootstrap unit."""
+    everything = {name: text for texts in references.values() for name, text in texts.items()}
+    stamps = {name: name.partition("-")[2] for name in everything}
+    pooled = {}
+    for system in _SYSTEMS:
+        hypotheses: dict[str, str] = {}
+        for language in references:
+            hypotheses |= read_kaldi_text(exp / language / f"decode_{system}" / "text")
+        pooled[system] = score(everything, hypotheses)
+    rows = []
+    for system, rate in pooled.items():
+        interval = interval_of(rate, stamps)
+        rows.append(
+            [
+                _SYSTEMS[system],
+                f"{len(rate.utterances)}",
+                percent(rate.rate),
+                percent_range(interval.low, interval.high),
+            ]
+        )
+    short = paired_difference(pooled["adapter_full"], pooled["adapter_0.5"], stamps)
+    verdict = "is" if short.non_inferior(NON_INFERIOR_MARGIN) else "is not shown to be"
+    table = render(("all languages", "clips", "WER %", "95 % CI"), rows, markdown=True)
+    return (
+        f"{table}\nWith the adapter, 0.5 s of silence minus 30 s: "
+        f"{percent(short.delta, signed=True)} points, 95 % CI "
+        f"{percent_range(short.low, short.high, signed=True)} ({short.method}); it {verdict} "
+        f"non-inferior by {100 * NON_INFERIOR_MARGIN:.1f} points.\n"
+    )
