@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import io
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -18,8 +22,10 @@ from torch import Tensor
 from speechadapt.errors import AudioError
 from speechadapt.files import replacing
 from speechadapt.optional import torchaudio
+from speechadapt.truncation import missing_bytes
 
 SAMPLE_RATE = 16_000
+LOWEST_RATE = 2_000  # a header that claims less is damaged, and resampling it would fill the memory
 
 
 def load_audio(
@@ -39,60 +45,59 @@ def load_audio(
     Raises:
         AudioError: Missing, empty, cut short, not audio, NaN inside, or a stretch outside of it.
     """
-    name, stream = str(source), _open(source)
-    try:
-        with soundfile.SoundFile(stream) as file:
-            rate, promised = file.samplerate, file.frames
-            first = round((start or 0.0) * rate)
-            last = promised if end is None else round(end * rate)
-            # A segment may end a hair behind the recording: Kaldi's tools round to 10 ms.
-            if last - promised <= rate // 100:
-                last = min(last, promised)
-            if not 0 <= first < last <= promised and promised:
-                raise AudioError(
-                    f"{name}: asked for {start or 0.0} … {end} s of a recording of "
-                    f"{promised / rate:.3f} s; correct the segment"
-                )
-            file.seek(first)
-            samples = file.read(last - first, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        detail = str(error).rstrip(".").split(": ")[-1]
-        raise AudioError(f"{name}: not readable as audio ({detail}); is it a sound file?") from error
-    if not promised:
-        raise AudioError(f"{name}: the recording has 0 samples; remove it or record it again")
+    if not all(isfinite(edge) for edge in (start, end) if edge is not None):
+        raise AudioError(f"{source}: asked for {start} … {end} s; give numbers of seconds")
+    with _sound(source) as file:
+        rate, promised = file.samplerate, file.frames
+        first = round((start or 0.0) * rate)
+        last = promised if end is None else round(end * rate)
+        # A segment may end a hair behind the recording: Kaldi's tools round to 10 ms.
+        if last - promised <= rate // 100:
+            last = min(last, promised)
+        if not 0 <= first < last <= promised:
+            until = "the end" if end is None else f"{end} s"
+            raise AudioError(
+                f"{source}: asked for {start or 0.0} s to {until} of a recording of "
+                f"{promised / rate:.3f} s; correct the segment"
+            )
+        file.seek(first)
+        samples = file.read(last - first, dtype="float32", always_2d=True)
     if len(samples) < last - first:
         raise AudioError(
-            f"{name}: cut short, its header promises {last} samples and {first + len(samples)} are "
-            "there; copy the file again"
+            f"{source}: cut short, its header promises {last} samples and {first + len(samples)} "
+            "are there; copy the file again"
         )
     wave = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     if not np.isfinite(wave).all():
         bad = int(np.flatnonzero(~np.isfinite(wave))[0])
-        raise AudioError(f"{name}: sample {bad} is NaN or infinite; convert the file again")
+        raise AudioError(f"{source}: sample {bad} is NaN or infinite; convert the file again")
     # Float files may go over full scale; the library's range is [-1, 1].
     return np.clip(resample(wave, rate, SAMPLE_RATE), -1.0, 1.0)
 
 
 def audio_duration(source: str | Path) -> float:
-    """Seconds of a recording, from its header where that is enough.
+    """Seconds of a recording, as its header says; only commands are run and read to the end.
 
     Raises:
         AudioError: It cannot be read.
     """
-    if str(source).rstrip().endswith("|"):
-        return len(load_audio(source)) / SAMPLE_RATE
-    stream = _open(source)
-    try:
-        return float(soundfile.info(stream).duration)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        detail = str(error).rstrip(".").split(": ")[-1]
-        raise AudioError(f"{source}: not readable as audio ({detail}); is it a sound file?") from error
+    with _sound(source) as file:
+        return float(file.frames / file.samplerate)
 
 
 def write_flac(path: str | Path, samples: np.ndarray) -> None:
-    """Write 16 kHz mono samples (``[samples]``) as 16-bit FLAC, whole or not at all."""
-    with replacing(Path(path)) as temporary:
-        soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    """Write 16 kHz mono samples (``[samples]``) as 16-bit FLAC, whole or not at all.
+
+    Raises:
+        AudioError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        with replacing(Path(path)) as temporary:
+            soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(
+            f"{path}: cannot be written ({error}); see that the disk has room"
+        ) from error
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -106,34 +111,65 @@ def resample_tensor(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Change the sample rate of ``[samples]`` where it lies.
 
     On a GPU torchaudio does it there; where torchaudio does not import, soxr does it on the CPU.
+    No gradient passes through.
     """
     audio = torchaudio() if wave.is_cuda else None
     if audio is not None:
-        return audio.functional.resample(wave, from_rate, to_rate)
+        return audio.functional.resample(wave.detach(), from_rate, to_rate)
     samples = resample(wave.detach().cpu().numpy(), from_rate, to_rate)
     return torch.from_numpy(samples).to(wave.device)
 
 
-def _open(source: str | Path) -> str | io.BytesIO:
-    """A path that exists and has bytes, or the output of a Kaldi command."""
-    text = str(source).rstrip()
-    if text.endswith("|"):
-        command = text[:-1].strip()
+@contextmanager
+def _sound(source: str | Path) -> Iterator[soundfile.SoundFile]:
+    """An open sound file with at least one sample; whatever is wrong with it is an AudioError."""
+    try:
+        with _open(source) as stream:
+            if missing := missing_bytes(stream):
+                raise AudioError(
+                    f"{source}: cut short, {missing} bytes of sound are missing at its end; copy "
+                    "the file again"
+                )
+            stream.seek(0)
+            with soundfile.SoundFile(stream) as file:
+                if not file.frames:
+                    raise AudioError(
+                        f"{source}: the recording has 0 samples; remove it or record it again"
+                    )
+                if file.samplerate < LOWEST_RATE:
+                    raise AudioError(
+                        f"{source}: a sample rate of {file.samplerate} Hz cannot be speech; "
+                        "convert the file again"
+                    )
+                yield file
+    # soundfile raises TypeError for names that end in .raw, whose format it cannot know.
+    except (soundfile.LibsndfileError, TypeError, RuntimeError, OSError) as error:
+        detail = str(error).rstrip(".").split(": ")[-1]
+        raise AudioError(
+            f"{source}: not readable as audio ({detail}); if it is whole, convert it to WAV or FLAC"
+        ) from error
+
+
+def _open(source: str | Path) -> BinaryIO:
+    """The bytes of a file that is not empty, or of what a Kaldi command writes."""
+    text = str(source)
+    if text.rstrip().endswith("|"):
+        command = text.rstrip()[:-1].strip()
         done = subprocess.run(command, shell=True, capture_output=True, check=False)
         if done.returncode or not done.stdout:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise AudioError(
                 f"command {command!r}: exit code {done.returncode}, {len(done.stdout)} bytes of "
-                f"audio; it said: {said[-1] if said else 'nothing'}"
+                f"audio; it said: {said[-1] if said else 'nothing'}; run it by hand to see more"
             )
         return io.BytesIO(done.stdout)
     path = Path(text)
     if path.is_dir():
         raise AudioError(f"{path}: is a folder, expected a sound file")
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
-    if not size:
-        raise AudioError(f"{path}: is empty; copy the file again")
-    return text
+        if not path.stat().st_size:
+            raise AudioError(f"{path}: is empty; copy the file again")
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AudioError(f"{path}: cannot be opened ({reason}); check the path") from error

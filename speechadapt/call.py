@@ -55,7 +55,7 @@ class Call:
         return tuple(slot for slot in self.slots for _ in range(beams))
 
     def key_mask(self, rows: int, keys: int, device: torch.device) -> Tensor | None:
-        """Boolean mask ``[rows, 1, 1, keys]`` of valid encoder positions; None when all are valid."""
+        """Boolean mask ``[rows, 1, 1, keys]`` of valid encoder positions; None = all are valid."""
         if self.key_lengths is None:
             return None
         cached = self._masks.get((rows, keys, device))

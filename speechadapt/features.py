@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
 import torch
+from librosa.filters import mel as mel_filters
 from torch import Tensor
 
 from speechadapt.audio import SAMPLE_RATE
@@ -48,7 +48,7 @@ class LogMel:
     """
 
     def __init__(self, mel_bins: int, device: torch.device | str = "cpu"):
-        filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=mel_bins)
+        filters = mel_filters(sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=mel_bins)
         self.filters = torch.from_numpy(filters).to(device)
         self.window = torch.hann_window(WINDOW, device=device)
 

@@ -24,9 +24,7 @@ CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
 
 
-def save_adapter(
-    adapter: Adapter, folder: str | Path, dtype: torch.dtype = torch.float32
-) -> None:
+def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write an adapter's folder, whole or not at all; an older one of the same path is replaced.
 
     The bytes depend on the adapter alone, so equal adapters give equal files.
@@ -147,7 +145,11 @@ def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
         raise AdapterError(f"{folder / CONFIG_FILE}: info has unknown {', '.join(unknown)}")
     info = AdapterInfo(**values)
     seconds = info.trailing_silence
-    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or not 0 <= seconds <= 30:
+    if (
+        not isinstance(seconds, (int, float))
+        or not math.isfinite(seconds)
+        or not 0 <= seconds <= 30
+    ):
         raise AdapterError(
             f"{folder / CONFIG_FILE}: trailing_silence is {seconds!r}, expected 0 … 30 seconds"
         )

@@ -1,7 +1,7 @@
-"""Bottleneck adapter: ``base + scale * (up(act(down(norm(source)))))``, one adapter or a mixed batch.
+"""Bottleneck adapter: ``base + scale * up(act(down(norm(source))))``, one adapter or a mixed batch.
 
-This is the plain torch reference. Row ``b`` of a mixed batch uses adapter ``slots[b]``; -1 leaves the
-row as it is. Weights of several adapters are stacked on a first axis.
+This is the plain torch reference. Row ``b`` of a mixed batch uses adapter ``slots[b]``; -1 leaves
+the row as it is. Weights of several adapters are stacked on a first axis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from speechadapt.errors import SpeechAdaptError
+from speechadapt.errors import FetchError, SpeechAdaptError
 from speechadapt_eval.errors import EvalError
+
+if TYPE_CHECKING:
+    from speechadapt_recipes.corpora.common import Sizes
 
 _EXAMPLES = """examples:
   speechadapt-recipes demo --out demo
   speechadapt-recipes tuxpaint --out data --languages be ro
-  speechadapt-recipes tuxpaint --out data --archives ~/debs   # packages fetched by hand"""
+  speechadapt-recipes tuxpaint --out data --archives ~/debs   # packages fetched by hand
+  speechadapt-recipes asterisk --out data/asterisk --languages it
+  speechadapt-recipes noise --out data/noise"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +40,23 @@ def main(argv: list[str] | None = None) -> int:
     _add_places(tuxpaint)
     tuxpaint.add_argument("--languages", nargs="+", metavar="CODE", help="default: all eight")
     tuxpaint.add_argument("--fetch-only", action="store_true", help="fetch and unpack, no more")
+    tuxpaint.add_argument("--archive", metavar="NAME", help="file name of another Debian release")
+    tuxpaint.add_argument("--archive-sha256", metavar="HEX", help="and its SHA-256")
     tuxpaint.set_defaults(run=_tuxpaint)
+
+    asterisk = commands.add_parser("asterisk", help="telephone prompts: en es fr it ru")
+    _add_places(asterisk)
+    asterisk.add_argument("--languages", nargs="+", metavar="CODE", help="default: all five")
+    asterisk.set_defaults(run=_asterisk)
+
+    music = commands.add_parser("music", help="music on hold, for mixtures")
+    _add_places(music)
+    music.set_defaults(run=_music)
+
+    noise = commands.add_parser("noise", help="generated noise and sound effects, for mixtures")
+    _add_places(noise)
+    noise.add_argument("--generated-only", action="store_true", help="no sound effects, no fetch")
+    noise.set_defaults(run=_noise)
 
     results = commands.add_parser("results", help="table of a finished egs/tuxpaint/asr1")
     results.add_argument("--data", type=Path, default=Path("data"), help="(default data)")
@@ -60,7 +82,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         "--downloads", type=Path, default=Path("downloads"), help="(default downloads)"
     )
     parser.add_argument("--archives", type=Path, help="folder of archives fetched by hand")
-    parser.add_argument("--nj", type=int, default=2, help="parallel processes (default 2)")
+    parser.add_argument("--nj", type=int, default=2, help="parallel jobs (default 2)")
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -71,18 +93,54 @@ def _demo(args: argparse.Namespace) -> None:
 
 def _tuxpaint(args: argparse.Namespace) -> None:
     from speechadapt_recipes.corpora import tuxpaint
+    from speechadapt_recipes.corpora.common import other_release
 
+    release = tuxpaint.RELEASES[0]
+    if bool(args.archive) != bool(args.archive_sha256):
+        raise FetchError("another release needs both --archive NAME and --archive-sha256 HEX")
+    if args.archive:
+        release = other_release(release, args.archive, args.archive_sha256)
     if args.fetch_only:
-        print(tuxpaint.stamps_folder(args.downloads, args.archives))
+        print(tuxpaint.stamps_folder(args.downloads, args.archives, release))
         return
     languages = args.languages or tuxpaint.LANGUAGES
-    sizes = tuxpaint.prepare(args.out, args.downloads, languages, args.archives, args.nj)
+    sizes = tuxpaint.prepare(args.out, args.downloads, languages, args.archives, args.nj, release)
+    _print_languages(sizes)
+
+
+def _asterisk(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.corpora import asterisk
+
+    languages = args.languages or asterisk.LANGUAGES
+    _print_languages(asterisk.prepare(args.out, args.downloads, languages, args.archives, args.nj))
+
+
+def _music(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.corpora import music
+
+    _print_sizes("music", music.prepare(args.out, args.downloads, args.archives, args.nj))
+
+
+def _noise(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.corpora import noise
+
+    sizes = noise.prepare(
+        args.out, args.downloads, args.archives, args.nj, effects=not args.generated_only
+    )
+    _print_sizes("noise", sizes)
+
+
+def _print_languages(sizes: dict[str, Sizes]) -> None:
     for language, splits in sizes.items():
-        counts = ", ".join(
-            f"{split} {size['clips']:.0f} clips ({size['texts']:.0f} texts, {size['minutes']} min)"
-            for split, size in splits.items()
-        )
-        print(f"{language}: {counts}")
+        _print_sizes(language, splits)
+
+
+def _print_sizes(name: str, splits: Sizes) -> None:
+    counts = ", ".join(
+        f"{split} {size['clips']:.0f} clips ({size['texts']:.0f} texts, {size['minutes']} min)"
+        for split, size in splits.items()
+    )
+    print(f"{name}: {counts}")
 
 
 def _results(args: argparse.Namespace) -> None:

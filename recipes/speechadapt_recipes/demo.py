@@ -33,20 +33,22 @@ def demo(folder: Path, downloads: Path, archives: Path | None, nj: int, quick: b
     if not (data / LANGUAGE / "splits.json").is_file():
         tuxpaint.prepare(data, downloads, [LANGUAGE], archives, nj)
     test, run = data / LANGUAGE / "test", folder / "exp" / LANGUAGE
-    train = ["--data", data / LANGUAGE / "train", "--dev", data / LANGUAGE / "dev"]
+    train, options = data / LANGUAGE / "train", ["--dev", str(data / LANGUAGE / "dev")]
     if quick:
         folder = folder / "quick"
         run = folder / "exp" / LANGUAGE
         test = _part(test, folder / "test", QUICK_TEST)
-        train = ["--data", _part(data / LANGUAGE / "train", folder / "train", QUICK_TRAIN)]
-        train += ["--steps", "4"]
+        train, options = _part(train, folder / "train", QUICK_TRAIN), ["--steps", "4"]
     preset = resources.files("speechadapt_recipes.presets") / "whisper_base_language.yaml"
-    speechadapt("train", "--base", BASE, *train, "--config", str(preset), "--out", run)
+    options += ["--config", str(preset), "--out", str(run)]
+    speechadapt("train", "--base", BASE, "--data", train, *options)
 
     adapter = run / "adapter"
     frozen = ("--base", BASE, "--language", LANGUAGE)
     systems = {
-        ("frozen", "30 s"): transcribe(test, folder / "frozen_30s.txt", *frozen, "--context", "full"),
+        ("frozen", "30 s"): transcribe(
+            test, folder / "frozen_30s.txt", *frozen, "--context", "full"
+        ),
         ("frozen", "2.56 s of silence"): transcribe(
             test, folder / "frozen_short.txt", *frozen, "--context", "2.56"
         ),
@@ -88,9 +90,9 @@ def _report(
     minutes = sum(u.duration or 0.0 for u in utterances) / 60
     intro = (
         f"{len(utterances)} held-out recordings ({minutes:.1f} minutes) of texts and pictures that "
-        f"were not in the training set; Δ against the frozen base at its better context, {best[1]}.",
-        "One voice speaks all recordings, those of the training set too: the adapter has learnt the "
-        "language and the voice.",
+        f"were not trained on; Δ against the frozen base at its better context ({best[1]}).",
+        "One voice speaks all recordings, those of the training set too: the adapter has learnt "
+        "the language and the voice.",
     )
     next_commands = (
         f"speechadapt transcribe {test} --adapter {run / 'adapter'} --beam 5",
@@ -117,6 +119,8 @@ def _report(
             else (),
         ),
     )
-    print(f"\n{render_systems(rows)}\n{intro[0]}\n{intro[1]}\n\nPage: {page}\n\nNext, in .venv/bin:")
+    print(
+        f"\n{render_systems(rows)}\n{intro[0]}\n{intro[1]}\n\nPage: {page}\n\nNext, in .venv/bin:"
+    )
     for command in next_commands:
         print(f"  {command}")

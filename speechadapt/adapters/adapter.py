@@ -93,9 +93,7 @@ class Adapter:
         self.info = info
         self.training = False
         self.tensors: dict[str, dict[str, nn.Parameter]] = {
-            site: {
-                key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()
-            }
+            site: {key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()}
             for site, values in tensors.items()
         }
 

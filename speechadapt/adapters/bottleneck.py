@@ -23,8 +23,8 @@ from speechadapt_kernels.bottleneck import (
 class BottleneckConfig(AdapterConfig):
     """Down projection, activation, up projection.
 
-    A site of width D has ``2·D·bottleneck + bottleneck + D`` parameters, ``2·D`` more with the inner
-    LayerNorm.
+    A site of width D has ``2·D·bottleneck + bottleneck + D`` parameters, ``2·D`` more with the
+    inner LayerNorm.
 
     Attributes:
         bottleneck: Width between the two projections.

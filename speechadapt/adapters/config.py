@@ -95,7 +95,9 @@ class AdapterConfig:
                 f"adapter config: {cls.method} has no {', '.join(unknown)}; "
                 f"it has {', '.join(sorted(known))}"
             )
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tuples: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         try:
             return cls(**tuples)
         except TypeError as error:

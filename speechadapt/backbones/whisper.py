@@ -19,7 +19,9 @@ from speechadapt.call import current
 from speechadapt.features import LogMel, Mel
 
 POSITION_SECONDS = 0.02  # one encoder position
-FROZEN_TRAILING_SILENCE = 2.56  # seconds the frozen decoder needs to stop by itself (docs/whisper.md)
+FROZEN_TRAILING_SILENCE = (
+    2.56  # seconds the frozen decoder needs to stop by itself (docs/short_context.md)
+)
 
 # sub-layer -> (its normalisation, the leaf that ends it); None where a stack does not have it.
 _SUBLAYERS = {
@@ -160,11 +162,14 @@ class WhisperBackbone:
 def _site_table(model: nn.Module) -> list[Site]:
     sites = []
     for stack, sublayers in _STACKS.items():
-        for index, layer in enumerate(model.get_submodule(f"model.{stack}").layers):
+        layers = model.get_submodule(f"model.{stack}.layers")
+        assert isinstance(layers, nn.ModuleList)
+        for index, layer in enumerate(layers):
             for sublayer in sublayers:
                 norm_path, leaf_path = _SUBLAYERS[sublayer]
                 norm, leaf = layer.get_submodule(norm_path), layer.get_submodule(leaf_path)
-                dim = leaf.weight.shape[0]
+                assert isinstance(leaf, nn.Linear)
+                dim = leaf.out_features
                 sites.append(Site(f"{stack}.{index}.{sublayer}.out", leaf, norm, dim))
             # The layer's own output is the feed-forward's output plus its residual.
             sites.append(Site(f"{stack}.{index}.out", leaf, norm, dim, reads_residual=True))

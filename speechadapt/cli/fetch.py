@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+
+from speechadapt.backbones.checkpoints import load_whisper
 
 
-def add_parser(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "fetch",
-        help="bring a base onto this machine",
-        description="Load a base once, so that later commands find it without a network.",
-        epilog="example:\n  speechadapt fetch openai/whisper-base",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def configure_fetch(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = "Load a base once, so that later commands find it without a network."
+    parser.epilog = "example:\n  speechadapt fetch openai/whisper-base"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("base", help="hub id or folder")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=run)
 
 
-def _run(args: argparse.Namespace) -> int:
-    from speechadapt.backbones.checkpoints import load_whisper
+def run(args: argparse.Namespace) -> int:
+    """Carry the command out.
 
+    Raises:
+        CheckpointError: The base cannot be had or is damaged.
+    """
     checkpoint = load_whisper(args.base)
     size = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     print(f"{checkpoint.name}: {size:,} parameters, from {checkpoint.source}")

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
-from speechadapt.cli import fetch, train, transcribe
 from speechadapt.errors import SpeechAdaptError
+
+COMMANDS = {
+    "fetch": "bring a base onto this machine",
+    "train": "train one adapter on a frozen base",
+    "finetune": "fine-tune the whole base, as a yardstick for adapters",
+    "transcribe": "recordings to text, subtitles or JSON",
+}
+_MODULES = {"finetune": "train"}  # others are called as their command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a user's mistake is one sentence on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="speechadapt", description="One frozen speech encoder, many adapters."
+        prog="speechadapt",
+        description="One frozen speech encoder, many adapters.",
+        epilog="speechadapt COMMAND --help has examples.",
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    fetch.add_parser(subparsers)
-    train.add_parsers(subparsers)
-    transcribe.add_parser(subparsers)
+    for name, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_text, description=help_text)
+        # Only the command that is asked for is imported: torch takes seconds.
+        if name in argv[:1]:
+            module = import_module(f"speechadapt.cli.{_MODULES.get(name, name)}")
+            getattr(module, f"configure_{name}")(subparser)
     args = parser.parse_args(argv)
     try:
         return args.run(args)

@@ -1,4 +1,4 @@
-"""``speechadapt train`` (one adapter) and ``speechadapt finetune`` (the whole model, a yardstick)."""
+"""``speechadapt train`` (one adapter) and ``speechadapt finetune`` (the whole model)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import ConfigError
 from speechadapt.model import SpeechModel, load
 from speechadapt.training.config import Augmentation, TrainConfig
+from speechadapt.training.dev import DevSet
+from speechadapt.training.examples import TrainingSet
+from speechadapt.training.objective import WhisperObjective
+from speechadapt.training.state import settings_of
+from speechadapt.training.target import AdapterTarget, FullTarget, Target
+from speechadapt.training.trainer import Trainer
 
 _TRAIN_EXAMPLES = """examples:
   speechadapt train --base openai/whisper-base --data data/be/train --dev data/be/dev \\
@@ -34,29 +40,24 @@ Trains every parameter of the base: what adapters are compared with. The new bas
 OUT/model; use it with `speechadapt transcribe --base OUT/model`."""
 
 
-def add_parsers(subparsers: Any) -> None:
-    """Register both commands."""
-    train = subparsers.add_parser(
-        "train",
-        help="train one adapter on a frozen base",
-        epilog=_TRAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    adapter = train.add_argument_group("adapter")
+def configure_train(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``train``."""
+    parser.epilog = _TRAIN_EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
     add_fields(adapter, BottleneckConfig)
-    _add_common(train)
-    train.set_defaults(run=_train)
+    _add_common(parser)
+    parser.set_defaults(run=_train)
 
-    finetune = subparsers.add_parser(
-        "finetune",
-        help="fine-tune the whole base, as a yardstick for adapters",
-        epilog=_FINETUNE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_common(finetune)
-    finetune.set_defaults(run=_finetune)
+
+def configure_finetune(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``finetune``."""
+    parser.epilog = _FINETUNE_EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_common(parser)
+    parser.set_defaults(run=_finetune)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +92,6 @@ def _train(args: argparse.Namespace) -> int:
     config = _train_config(args, settings)
     model, data, dev = _load(args)
 
-    from speechadapt.training.target import AdapterTarget
-
     languages = {utterance.language or args.language for utterance in data}
     info = AdapterInfo(
         language=languages.pop() if len(languages) == 1 else None,
@@ -116,7 +115,9 @@ def _train(args: argparse.Namespace) -> int:
     )
     model.bank.add(adapter)
     share = adapter.parameter_count / model.backbone.parameter_count
-    print(f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base")
+    print(
+        f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
+    )
     settings_key = {"adapter": adapter_config.to_dict(), "base": model.backbone.fingerprint}
     return _run(args, model, AdapterTarget(adapter), data, dev, config, settings_key)
 
@@ -126,8 +127,6 @@ def _finetune(args: argparse.Namespace) -> int:
     settings = read_yaml(args.config, sections) if args.config else {}
     config = _train_config(args, settings)
     model, data, dev = _load(args)
-
-    from speechadapt.training.target import FullTarget
 
     settings_key = {"base": model.backbone.fingerprint}
     return _run(args, model, FullTarget(model), data, dev, config, settings_key)
@@ -155,18 +154,12 @@ def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[
 def _run(
     args: argparse.Namespace,
     model: SpeechModel,
-    target: Any,
+    target: Target,
     data: list[Utterance],
     dev: list[Utterance],
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    from speechadapt.training.dev import DevSet
-    from speechadapt.training.examples import TrainingSet
-    from speechadapt.training.objective import WhisperObjective
-    from speechadapt.training.state import settings_of
-    from speechadapt.training.trainer import Trainer
-
     objective = WhisperObjective(model.backbone, args.language)
     for utterance in data:
         objective.tokens(utterance)  # a transcript that cannot be learnt is told before training

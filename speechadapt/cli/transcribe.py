@@ -10,12 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from speechadapt.audio import load_audio
+from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.decoding.formats import SUFFIXES
 from speechadapt.decoding.options import TASKS, DecodeOptions
@@ -25,6 +24,7 @@ from speechadapt.errors import AudioError, ConfigError
 from speechadapt.model import SpeechModel, load
 from speechadapt.route import Route, parse_route
 
+# Also kinds that may turn out unreadable: those are then named, not passed over in silence.
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -43,15 +43,11 @@ With several recordings, txt on standard output or in one file has the id before
 has one object on each line. Recordings over 28 s are cut where nobody speaks."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "transcribe",
-        help="recordings to text, subtitles or JSON",
-        description="Transcribe recordings with a frozen base and, where given, an adapter.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def configure_transcribe(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = "Transcribe recordings with a frozen base and, where given, an adapter."
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
         "inputs",
@@ -146,10 +142,9 @@ class _Sound:
         self.error: AudioError | None = None
 
     @property
-    def total(self) -> float | None:
-        """Seconds of all together; None where one is not known."""
-        durations = [utterance.duration for utterance in self._utterances]
-        return None if None in durations else round(math.fsum(d for d in durations if d), 1)
+    def total(self) -> float:
+        """Seconds of all together, from what is known without reading the sound."""
+        return round(math.fsum(map(_seconds, self._utterances)), 1)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         for utterance in self._utterances:
@@ -163,8 +158,21 @@ class _Sound:
                 self.bad += 1
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 continue
-            self.seconds += len(samples) / 16_000
+            self.seconds += len(samples) / SAMPLE_RATE
             yield utterance.id, samples
+
+
+def _seconds(utterance: Utterance) -> float:
+    if utterance.duration is not None:
+        return utterance.duration
+    if utterance.end is not None:
+        return utterance.end - (utterance.start or 0.0)
+    if utterance.audio.rstrip().endswith("|"):
+        return 0.0  # only running the command would tell
+    try:
+        return audio_duration(utterance.audio) - (utterance.start or 0.0)
+    except AudioError:
+        return 0.0  # reported when its turn comes
 
 
 def find_recordings(inputs: Iterable[str]) -> list[Utterance]:

@@ -11,8 +11,8 @@ def bucketed_batches(
 ) -> list[list[int]]:
     """One epoch of batches, each as long as ``batch_seconds`` once padded.
 
-    Utterances are sorted by length with a little noise, so that neighbours pad little and yet differ
-    between epochs; the batches are then shuffled.
+    Utterances are sorted by length with a little noise, so that neighbours pad little and yet
+    differ between epochs; the batches are then shuffled.
 
     Args:
         seconds: Length of each utterance as the model will see it.
@@ -38,9 +38,7 @@ def bucketed_batches(
     return batches
 
 
-def batch_stream(
-    seconds: Sequence[float], batch_seconds: float, seed: int
-) -> Iterator[list[int]]:
+def batch_stream(seconds: Sequence[float], batch_seconds: float, seed: int) -> Iterator[list[int]]:
     """Batches without end, epoch after epoch."""
     epoch = 0
     while True:

@@ -69,7 +69,7 @@ class DecoderState:
         What an utterance's hypotheses attend to in the encoder is the same, so only the
         self-attention moves.
         """
-        self._cache.self_attention_cache.reorder_cache(rows)  # type: ignore[arg-type]
+        self._cache.self_attention_cache.reorder_cache(rows)
 
     def keep(self, utterances: Sequence[int]) -> None:
         """Go on with some of the utterances, without encoder positions that none of them uses."""

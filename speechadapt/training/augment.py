@@ -21,9 +21,7 @@ def change_speed(wave: np.ndarray, speed: float) -> np.ndarray:
     return resample(wave, round(SAMPLE_RATE * speed), SAMPLE_RATE)
 
 
-def mix_at_snr(
-    speech: np.ndarray, noise: np.ndarray, snr: float, rng: random.Random
-) -> np.ndarray:
+def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr: float, rng: random.Random) -> np.ndarray:
     """Add noise so that the speech is ``snr`` dB above it; the speech keeps its level.
 
     Args:

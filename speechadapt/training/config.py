@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from speechadapt.errors import ConfigError
 
@@ -101,6 +101,3 @@ class TrainConfig:
         if step < rising:
             return self.learning_rate * (step + 1) / rising
         return self.learning_rate * (self.steps - step) / max(1, self.steps - rising)
-
-
-FIELD_NAMES = tuple(f.name for f in fields(TrainConfig))

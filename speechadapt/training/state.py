@@ -84,8 +84,9 @@ def load_state(folder: Path, settings: dict[str, Any]) -> TrainState:
     if differing:
         key = differing[0]
         raise ConfigError(
-            f"{folder}: holds a run with other settings ({key} was {values['settings'].get(key)!r}, "
-            f"now {settings.get(key)!r}); use another --out, or delete the folder to start anew"
+            f"{folder}: holds a run with other settings ({key} was "
+            f"{values['settings'].get(key)!r}, now {settings.get(key)!r}); "
+            "use another --out, or delete the folder to start anew"
         )
     tensors = {
         name: safetensors.torch.load_file(checkpoints[-1] / f"{name}.safetensors")

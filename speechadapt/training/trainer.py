@@ -138,7 +138,7 @@ class Trainer:
 
     def _step(self, step: int, batches: list[list[int]]) -> float:
         """One optimiser step over ``batches``; returns the loss per token, in nats."""
-        # All randomness is a function of (seed, step): a resumed run draws what it would have drawn.
+        # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         rng = random.Random(f"{self.config.seed}/{step}")
         device = self.model.backbone.device

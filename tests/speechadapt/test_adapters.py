@@ -71,9 +71,7 @@ def test_operator_against_float64(activation, norm):
         if slot < 0:
             assert torch.equal(mixed[row], base[row])
             continue
-        one = BottleneckWeights(
-            *(None if t is None else t[slot] for t in vars(stacked).values())
-        )
+        one = BottleneckWeights(*(None if t is None else t[slot] for t in vars(stacked).values()))
         expected = reference(source[row], base[row], one, activation, 0.5)
         torch.testing.assert_close(mixed[row].double(), expected, rtol=1e-5, atol=1e-5)
         single = bottleneck(source[row : row + 1], base[row : row + 1], one, activation, 0.5)[0]
@@ -260,5 +258,3 @@ def test_unknown_routes_and_names_are_refused(model):
     for name in ("a+b", "none", "", "a b", "avg(be)"):
         with pytest.raises(RouteError, match="cannot be used"):
             add(model, name, config)
-
-

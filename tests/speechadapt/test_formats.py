@@ -30,17 +30,14 @@ def test_srt():
         transcript(segments=(Segment(0.5, 1.25, "раз"), Segment(3661.001, 3662.9, "два --> тры")))
     )
     assert made == (
-        "1\n00:00:00,500 --> 00:00:01,250\nраз\n\n"
-        "2\n01:01:01,001 --> 01:01:02,900\nдва -> тры\n"
+        "1\n00:00:00,500 --> 00:00:01,250\nраз\n\n2\n01:01:01,001 --> 01:01:02,900\nдва -> тры\n"
     )
     assert to_srt(transcript()) == ""
 
 
 def test_vtt():
     made = to_vtt(transcript(segments=(Segment(0.5, 1.25, "a <b> & c --> d"),)))
-    assert made == (
-        "WEBVTT\n\n00:00:00.500 --> 00:00:01.250\na &lt;b&gt; &amp; c --&gt; d\n"
-    )
+    assert made == ("WEBVTT\n\n00:00:00.500 --> 00:00:01.250\na &lt;b&gt; &amp; c --&gt; d\n")
     assert to_vtt(transcript()) == "WEBVTT\n"
 
 

@@ -39,9 +39,7 @@ def utterances(tmp_path, waves):
         path = tmp_path / "audio" / f"{index}.flac"
         write_flac(path, np.roll(waves[index % 3], 100 * index))
         seconds = len(waves[index % 3]) / 16_000
-        made.append(
-            Utterance(f"u{index}", str(path), text=text, language="be", duration=seconds)
-        )
+        made.append(Utterance(f"u{index}", str(path), text=text, language="be", duration=seconds))
     return made
 
 
@@ -191,7 +189,10 @@ def test_targets_ask_for_text_and_end_only(model):
 
 def test_loss_is_cross_entropy_of_plain_transformers(model, waves):
     objective = WhisperObjective(model.backbone)
-    pair = [Utterance("a", "", text="cat", language="be"), Utterance("b", "", text="a", language="ro")]
+    pair = [
+        Utterance("a", "", text="cat", language="be"),
+        Utterance("b", "", text="a", language="ro"),
+    ]
     targets = objective.targets(pair)
     mel = model.backbone.features(waves[:2], None)
     with running(model.bank.call([None, None])):

@@ -73,8 +73,9 @@ def test_other_shapes_of_whisper_have_sites_and_short_context(name, changes, wav
     last = f"encoder.{changes['encoder_layers'] - 1}.out"
     assert last in model.backbone.sites
     assert f"decoder.{changes['decoder_layers']}.out" not in model.backbone.sites
-    assert sum(s.point == "cross.out" for s in model.backbone.sites.values()) == (
-        changes["decoder_layers"]
+    assert (
+        sum(s.point == "cross.out" for s in model.backbone.sites.values())
+        == (changes["decoder_layers"])
     )
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from speechadapt_eval import (
     EvalError,
     confidence_interval,

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from speechadapt_eval import EvalError
 from speechadapt_eval.io import Row, read_kaldi_text, read_texts, read_utt2spk, read_utts
 

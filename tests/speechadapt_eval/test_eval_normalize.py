@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from speechadapt_eval import EvalError, normalizer
 
 unicode_words = normalizer("unicode")

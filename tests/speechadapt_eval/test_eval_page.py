@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+
 from speechadapt_eval import EvalError, score
 from speechadapt_eval.chart import Chart, Series, smooth, svg, training_charts
 from speechadapt_eval.page import Page, render_page, write_page

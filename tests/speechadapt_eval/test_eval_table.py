@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from speechadapt_eval import EvalError, score
 from speechadapt_eval.systems import HEADER, SystemRow, render_systems
 from speechadapt_eval.table import display_width, percent, percent_range, render

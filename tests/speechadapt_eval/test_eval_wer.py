@@ -6,6 +6,7 @@ import jiwer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from speechadapt_eval import EvalError, align, score
 
 WORDS = st.sampled_from(["a", "b", "дом", "м'яч", "हिन्दी", "שָׁלוֹם", "เสียง", "e\u0301", "家"])

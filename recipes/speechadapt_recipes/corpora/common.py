@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from speechadapt.audio import SAMPLE_RATE, load_audio, write_flac
+from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio, write_flac
 from speechadapt.data import Utterance, write_data_dir
-from speechadapt.errors import AudioError, DataError
+from speechadapt.errors import AudioError, DataError, FetchError
+from speechadapt.fetch import Archive
 from speechadapt.files import write_json, write_text
+from speechadapt.locks import locked
 from speechadapt_recipes.corpora.splits import SPLITS, normalised
 
 MINIMUM_SECONDS = 0.1  # shorter recordings hold no word
@@ -36,6 +38,48 @@ class Clip:
 
 
 Decoder = Callable[[str], np.ndarray]
+Sizes = dict[str, dict[str, float]]  # clips, texts and minutes of every split
+
+
+def other_release(known: Archive, name: str, sha256: str) -> Archive:
+    """Another Debian release of a known package, which the user vouches for with its hash.
+
+    Args:
+        known: The release that this project has tested.
+        name: File name, ``PACKAGE_VERSION_ARCHITECTURE.deb``.
+        sha256: Of the file, in hex.
+
+    Raises:
+        FetchError: The name is that of another package, or the hash is none.
+    """
+    package, _, rest = name.removesuffix(".deb").partition("_")
+    version = rest.rpartition("_")[0]
+    if package != known.package or not version or not name.endswith(".deb"):
+        raise FetchError(f"{name}: expected a release of the package, such as {known.name}")
+    if len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef"):
+        raise FetchError(f"{name}: {sha256!r} is no SHA-256; take what sha256sum prints")
+    return replace(known, name=name, version=version, sha256=sha256.lower(), size=0)
+
+
+@contextmanager
+def preparing(folder: Path, *sources: Archive) -> Iterator[None]:
+    """Hold ``folder`` for one process, and for one release of the packages it is made of.
+
+    Finished recordings of an earlier start are kept; those of another release must not be.
+
+    Raises:
+        DataError: The folder was begun with other archives.
+    """
+    with locked(folder):
+        for source in sources:
+            note = folder / f".{source.package}.sha256"
+            if note.is_file() and note.read_text(encoding="utf-8").strip() != source.sha256:
+                raise DataError(
+                    f"{folder}: holds another release of {source.package} than {source.version}; "
+                    "choose another folder or delete this one"
+                )
+            write_text(note, source.sha256 + "\n")
+        yield
 
 
 def decode_clips(
@@ -46,7 +90,8 @@ def decode_clips(
     Args:
         clips: What to decode.
         folder: Where ``<id>.flac`` goes.
-        nj: Parallel processes.
+        nj: Parallel threads; decoding runs outside of Python's lock, and threads die with a killed
+            process, where orphaned child processes would go on writing.
         decoder: Reads an original file as 16 kHz mono samples.
 
     Returns:
@@ -57,16 +102,15 @@ def decode_clips(
         (clip.utterance.audio, folder.resolve() / f"{clip.utterance.id}.flac", decoder)
         for clip in clips
     ]
-    with multiprocessing.get_context("spawn").Pool(nj, initializer=_ignore_interrupt) as pool:
-        results = list(
-            tqdm(
-                pool.imap(_decode, jobs, chunksize=8),
-                total=len(jobs),
-                desc=f"decode {folder.name}",
-                unit="clip",
-                leave=False,
-            )
-        )
+    if nj < 1:
+        raise DataError(f"{nj} parallel jobs; give --nj 1 or more")
+    with ThreadPoolExecutor(nj) as pool:
+        futures = [pool.submit(_decode, *job) for job in jobs]
+        try:
+            bar = tqdm(futures, desc=f"decode {folder.name}", unit="clip", leave=False)
+            results = [future.result() for future in bar]
+        finally:
+            pool.shutdown(cancel_futures=True)
     usable, unusable = [], []
     for clip, job, result in zip(clips, jobs, results, strict=True):
         if isinstance(result, str):
@@ -81,19 +125,36 @@ def decode_clips(
     return usable, unusable
 
 
-def write_splits(folder: Path, clips: Iterable[Clip], licence: str) -> dict[str, dict[str, float]]:
+def write_splits(
+    folder: Path,
+    clips: Iterable[Clip],
+    licence: str,
+    splits: Sequence[str] = SPLITS,
+    labels: Mapping[str, str] | None = None,
+) -> Sizes:
     """Write ``folder/{train,dev,test}`` and return their sizes.
+
+    Args:
+        folder: Where to.
+        clips: Usable ones, of all splits.
+        licence: Content of the LICENCE file in every data directory.
+        splits: Their names.
+        labels: What is heard in every clip, by id: goes into ``utt2class``.
 
     Raises:
         DataError: A split is empty.
     """
     clips = list(clips)
     sizes = {}
-    for split in SPLITS:
+    for split in splits:
         chosen = [clip.utterance for clip in clips if clip.split == split]
         if not chosen:
-            raise DataError(f"{folder}: no usable clip for {split}")
-        write_data_dir(folder / split, chosen, {"LICENCE": licence})
+            raise DataError(f"{folder}: no usable clip for {split}; see unusable.tsv")
+        extra = {"LICENCE": licence}
+        if labels:
+            ids = sorted((u.id for u in chosen), key=str.encode)
+            extra["utt2class"] = "".join(f"{name} {labels[name]}\n" for name in ids)
+        write_data_dir(folder / split, chosen, extra)
         sizes[split] = {
             "clips": len(chosen),
             "texts": len({normalised(u.text or "") for u in chosen}),
@@ -111,7 +172,9 @@ def write_report(
     write_text(folder / "unusable.tsv", "id\treason\n" + rows)
     count = rows.count("\n")
     if count:
-        print(f"{name}: {count} clips left out, reasons in {folder / 'unusable.tsv'}")
+        print(
+            f"{name}: {count} clips left out, reasons in {folder / 'unusable.tsv'}", file=sys.stderr
+        )
 
 
 def check_splits(clips: Iterable[Clip], item_of: Callable[[Utterance], str]) -> None:
@@ -132,13 +195,8 @@ def check_splits(clips: Iterable[Clip], item_of: Callable[[Utterance], str]) -> 
                 )
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
-
-
-def _decode(job: tuple[str, Path, Decoder]) -> float | str:
+def _decode(source: str, target: Path, decoder: Decoder) -> float | str:
     """Seconds of the decoded clip, or why it cannot be decoded."""
-    source, target, decoder = job
     if not target.is_file():
         try:
             samples = decoder(source)
@@ -146,7 +204,7 @@ def _decode(job: tuple[str, Path, Decoder]) -> float | str:
             return str(error)
         write_flac(target, samples)
         return len(samples) / SAMPLE_RATE
-    return soundfile.info(target).duration
+    return audio_duration(target)
 
 
 def _unusable(text: str | None, seconds: float) -> str | None:

@@ -1,9 +1,9 @@
 """Train, dev and test splits of a parallel corpus, without leaks.
 
-The same picture is described in every language, and different pictures may share a description. Items
-that share a normalised text in any language are therefore tied together, and every group goes to one
-split as a whole, the same one for all languages. Which one is decided by a hash of the group's first
-item, so adding languages or dropping unusable clips moves nothing.
+The same picture is described in every language, and different pictures may share a description.
+Items that share a normalised text in any language are therefore tied together, and every group goes
+to one split as a whole, the same one for all languages. Which one is decided by a hash of the
+group's first item, so dropping unusable clips moves nothing.
 """
 
 from __future__ import annotations

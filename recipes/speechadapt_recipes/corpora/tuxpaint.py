@@ -1,8 +1,12 @@
 """Tux Paint stamps: short descriptions of pictures, read by one volunteer for each language.
 
 Debian package ``tuxpaint-stamps-default`` (GPL-2). ``NAME_desc_LANG.ogg`` speaks the line
-``LANG.utf8=…`` of ``NAME.txt``. The same picture has a text in every language, so splits are made over
-pictures, the same for all languages (:mod:`speechadapt_recipes.corpora.splits`).
+``LANG.utf8=…`` of ``NAME.txt``. The same picture has a text in every language, so splits are
+made over pictures, the same for all languages (:mod:`speechadapt_recipes.corpora.splits`).
+
+A text much too long for its recording was not read to its end, or was lengthened later: clips under
+30 ms per character are unusable, in training and test alike. Prices and other digits stay as they
+are written. One voice a language: an adapter trained on one also learns the voice.
 """
 
 from __future__ import annotations
@@ -15,8 +19,10 @@ from speechadapt.errors import DataError
 from speechadapt.fetch import Archive, fetch, unpack
 from speechadapt_recipes.corpora.common import (
     Clip,
+    Sizes,
     check_splits,
     decode_clips,
+    preparing,
     write_report,
     write_splits,
 )
@@ -52,7 +58,7 @@ def prepare(
     archives: Path | None = None,
     nj: int = 2,
     archive: Archive = RELEASES[0],
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, Sizes]:
     """Write ``folder/<language>/{train,dev,test}`` data directories.
 
     Args:
@@ -60,7 +66,7 @@ def prepare(
         downloads: Where archives are kept and unpacked.
         languages: Some of :data:`LANGUAGES`.
         archives: Folder of archives fetched by hand.
-        nj: Parallel processes.
+        nj: Parallel threads.
         archive: Release of the package.
 
     Returns:
@@ -76,13 +82,15 @@ def prepare(
     texts = read_texts(stamps)
     splits = assign_splits({stamp: list(lines.items()) for stamp, lines in texts.items()})
     licence = LICENCE.format(version=archive.version)
+    clips = {language: _clips(stamps, language, texts, splits) for language in languages}
+    # Over all languages at once: no picture is in one language's training and another one's test.
+    check_splits([clip for chosen in clips.values() for clip in chosen], stamp_of)
     sizes = {}
-    for language in languages:
-        clips = _clips(stamps, language, texts, splits)
-        usable, unusable = decode_clips(clips, folder / "flac" / language, nj)
-        check_splits(usable, stamp_of)
-        sizes[language] = write_splits(folder / language, usable, licence)
-        write_report(folder / language, sizes[language], unusable, f"tuxpaint {language}")
+    with preparing(folder, archive):
+        for language, chosen in clips.items():
+            usable, unusable = decode_clips(chosen, folder / "flac" / language, nj)
+            sizes[language] = write_splits(folder / language, usable, licence)
+            write_report(folder / language, sizes[language], unusable, f"tuxpaint {language}")
     return sizes
 
 
@@ -101,7 +109,7 @@ def stamps_folder(
 
 
 def read_texts(stamps: Path) -> dict[str, dict[str, str]]:
-    """Texts of every stamp: ``{path without suffix: {language: text}}``; English is the first line."""
+    """Texts by language of every stamp (its path without suffix); English is the first line."""
     texts = {}
     for path in sorted(stamps.rglob("*.txt")):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -131,4 +139,6 @@ def _clips(
             name = f"{speaker}-{stamp.replace('/', '_')}"
             utterance = Utterance(name, str(audio), text=text, language=language, speaker=speaker)
             clips.append(Clip(utterance, splits[stamp]))
+    if len({clip.utterance.id for clip in clips}) < len(clips):
+        raise DataError(f"{stamps}: two pictures of {language} would get the same utterance id")
     return clips

@@ -1,0 +1,212 @@
+"""The commands a user runs, in processes of their own, on a tiny random Whisper saved to disk."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from whisper_files import tiny_whisper, write_transformers
+
+from speechadapt.audio import write_flac
+from speechadapt.data import Utterance, write_data_dir
+
+
+def speechadapt(*arguments, timeout=120, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "speechadapt.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        check=False,
+        **options,
+    )
+
+
+def refused(done, *words):
+    """A user's mistake: exit code 2, one sentence that names the item, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("speechadapt: ")
+    for word in words:
+        assert str(word) in said, said
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A base, recordings and data directories."""
+    folder = tmp_path_factory.mktemp("home")
+    write_transformers(
+        folder / "base",
+        tiny_whisper(vocab_size=51865, max_source_positions=1500, max_target_positions=64),
+    )
+    rng = np.random.default_rng(0)
+    utterances = []
+    for index, text in enumerate(["a cat", "dog", "the red house", "sun", "two", "six"]):
+        path = folder / "audio" / f"{index}.flac"
+        write_flac(path, 0.1 * rng.standard_normal(8_000 + 1_000 * index).astype(np.float32))
+        utterances.append(
+            Utterance(
+                f"be-{index}",
+                str(path),
+                text=text,
+                language="be",
+                speaker="be",
+                duration=(8_000 + 1_000 * index) / 16_000,
+            )
+        )
+    write_data_dir(folder / "train", utterances[:4], {"LICENCE": "CC0\n"})
+    write_data_dir(folder / "dev", utterances[4:])
+    return folder
+
+
+def train(home, out, *extra):
+    return [
+        *("train", "--base", home / "base", "--data", home / "train", "--dev", home / "dev"),
+        *("--bottleneck", 4, "--steps", 12, "--eval-every", 6, "--checkpoint-every", 2),
+        *("--batch-seconds", 3, "--trailing-silence", 0.2, "--out", out, *extra),
+    ]
+
+
+def folder_bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_train_killed_at_random_moments_ends_with_the_same_bytes(home, tmp_path):
+    whole = tmp_path / "whole" / "be"
+    assert speechadapt(*train(home, "be"), cwd=_made(tmp_path / "whole")).returncode == 0
+    rng = random.Random(0)
+    cut = _made(tmp_path / "cut")
+    kills = 0
+    while kills < 5:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "speechadapt.cli.main", *map(str, train(home, "be"))],
+            cwd=cut,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )
+        # Kill once a random number of further steps is on disk, so that every kill costs some.
+        log, target = cut / "be" / "log.jsonl", kills * 2 + rng.randint(1, 2)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.read_text().count('"loss"') >= target:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    done = speechadapt(*train(home, "be"), cwd=cut)
+    assert done.returncode == 0, done.stderr
+    assert folder_bytes(cut / "be" / "adapter") == folder_bytes(whole / "adapter")
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_train_then_transcribe(home, tmp_path):
+    done = speechadapt(*train(home, tmp_path / "be"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["steps"] == 12
+    description = json.loads((tmp_path / "be" / "adapter" / "speechadapt.json").read_text())
+    assert description["name"] == "be"
+    assert description["info"]["language"] == "be"
+    assert description["info"]["licence"] == "CC0"
+    out = tmp_path / "text"
+    done = speechadapt(
+        *("transcribe", home / "dev", "--base", home / "base"),
+        *("--adapter", tmp_path / "be" / "adapter", "--format", "kaldi", "--out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in out.read_text().splitlines()] == ["be-4", "be-5"]
+
+
+def test_finetune_writes_a_base_that_transcribes(home, tmp_path):
+    done = speechadapt(
+        *("finetune", "--base", home / "base", "--data", home / "train", "--steps", 3),
+        *("--trailing-silence", 0.2, "--out", tmp_path / "full"),
+    )
+    assert done.returncode == 0, done.stderr
+    done = speechadapt(
+        *("transcribe", home / "dev", "--base", tmp_path / "full" / "model"),
+        *("--language", "be", "--context", "0.2"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_augmentation_and_yaml(home, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("training: {steps: 2}\naugmentation: {time_masks: 1}\n")
+    done = speechadapt(*train(home, tmp_path / "be", "--config", config, "--speed", 0.9, 1.1))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--data", "nowhere"], ["nowhere"]),
+        (["--bottleneck", "0"], ["bottleneck", "0"]),
+        (["--adapter", "lora"], ["lora", "houlsby"]),
+        (["--learning-rate", "-1"], ["learning_rate", "-1"]),
+        (["--name", "a+b"], ["a+b"]),
+        (["--base", "nobody/nothing"], ["nobody/nothing"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+)
+def test_train_refuses(home, tmp_path, extra, words):
+    refused(speechadapt(*train(home, tmp_path / "be", *extra)), *words)
+    assert not (tmp_path / "be" / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("training: {stepz: 2}", ["stepz"]),
+        ("trainin: {steps: 2}", ["trainin"]),
+        ("training: [1", ["no YAML"]),
+        ("training: {learning_rate: fast}", ["wrong type"]),
+    ],
+)
+def test_yaml_is_checked(home, tmp_path, yaml, words):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml)
+    refused(speechadapt(*train(home, tmp_path / "be", "--config", config)), *words)
+
+
+def test_bad_recordings_are_named_or_skipped(home, tmp_path):
+    audio = _made(tmp_path / "audio")
+    tone = 0.1 * np.sin(np.arange(16_000) / 20)
+    soundfile.write(audio / "a.wav", np.stack([tone, tone], 1), 96_000)
+    soundfile.write(audio / "b.wav", tone, 8_000, subtype="PCM_U8")
+    (audio / "c.wav").write_bytes((audio / "a.wav").read_bytes()[:5_000])
+    soundfile.write(audio / "d.wav", np.full(1_000, np.nan), 16_000, subtype="FLOAT")
+    (audio / "e.wav").write_bytes(b"")
+    soundfile.write(audio / "f.wav", tone[:0], 16_000)
+    (audio / "g.wav").write_text("not sound")
+    soundfile.write(audio / "h.wav", tone, 16_000)
+    command = ["transcribe", audio, "--base", home / "base", "--language", "be", "--context", "0.2"]
+    done = speechadapt(*command, "--format", "kaldi", "--out", tmp_path / "one")
+    refused(done, "c.wav")
+    assert len((tmp_path / "one").read_text().splitlines()) == 2  # what came before is not lost
+    done = speechadapt(*command, "--format", "kaldi", "--out", tmp_path / "all", "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "5 of 8" in done.stderr
+    ids = [line.split()[0] for line in (tmp_path / "all").read_text().splitlines()]
+    assert ids == ["a", "b", "h"]
+
+
+def test_help_has_examples():
+    for command in ("train", "finetune", "transcribe", "fetch"):
+        done = speechadapt(command, "--help")
+        assert done.returncode == 0
+        assert "example" in done.stdout
