@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := speechadapt kernels eval recipes tests
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint wheel clean
 .DELETE_ON_ERROR:
 
 # Rebuilt when what it installs from changes.
@@ -25,6 +25,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+
+# An unlisted sub-package works from the checkout and is missing from the wheel.
+wheel: $(VENV)/installed
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps -w dist .
+	$(PYTHON) -m venv --clear $(VENV)/wheel
+	$(VENV)/wheel/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt dist/*.whl
+	cd $(VENV) && wheel/bin/python ../tests/import_everything.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

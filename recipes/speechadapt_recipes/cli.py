@@ -136,11 +136,11 @@ def _print_languages(sizes: dict[str, Sizes]) -> None:
 
 
 def _print_sizes(name: str, splits: Sizes) -> None:
-    counts = ", ".join(
-        f"{split} {size['clips']:.0f} clips ({size['texts']:.0f} texts, {size['minutes']} min)"
-        for split, size in splits.items()
-    )
-    print(f"{name}: {counts}")
+    counts = []
+    for split, size in splits.items():
+        texts = f"{size['texts']:.0f} texts, " if size["texts"] else ""
+        counts.append(f"{split} {size['clips']:.0f} clips ({texts}{size['minutes']} min)")
+    print(f"{name}: {', '.join(counts)}")
 
 
 def _results(args: argparse.Namespace) -> None:

@@ -19,7 +19,8 @@ from speechadapt.data.utterance import Utterance
 from speechadapt.errors import DataError
 from speechadapt.files import replacing
 
-_FORBIDDEN_WORDS = {"<s>", "</s>", "#0"}  # symbols of Kaldi's language models
+# Symbols of Kaldi's language models, which its validation greps for in whole lines.
+_FORBIDDEN = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)
 
 
 def read_data_dir(folder: str | Path, *, require_text: bool = False) -> list[Utterance]:
@@ -143,7 +144,8 @@ def _check(utterance: Utterance) -> None:
                 f"utterance {utterance.id!r}: its {what} {value!r} must be one word without "
                 "control characters"
             )
-    if utterance.audio.strip() != utterance.audio or not utterance.audio.isprintable():
+    audio = utterance.audio
+    if audio.strip() != audio or not audio.isprintable() or audio.startswith("~") or not audio:
         raise DataError(
             f"utterance {utterance.id}: wav.scp cannot hold the path {utterance.audio!r}; rename "
             "the file"
@@ -151,7 +153,7 @@ def _check(utterance: Utterance) -> None:
     if utterance.duration is not None and not 0 < utterance.duration < float("inf"):
         raise DataError(f"utterance {utterance.id}: lasts {utterance.duration} s; correct it")
     words = (utterance.text or "").split()
-    if _unprintable("".join(words)) or _FORBIDDEN_WORDS.intersection(words):
+    if _unprintable("".join(words)) or _FORBIDDEN.search(" ".join([utterance.id, *words])):
         raise DataError(
             f"utterance {utterance.id}: its text has control characters or one of <s> </s> #0; "
             "clean the transcript"

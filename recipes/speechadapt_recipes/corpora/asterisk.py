@@ -7,8 +7,8 @@ so splits are made over keys, the same for all languages.
 Rules, in this order:
 
 - A text in nothing but brackets (``[ascending tones]``, ``(1 second of silence)``) describes a
-  sound. Such recordings go to the set ``nonspeech`` with an empty reference: what a recogniser writes
-  there it has invented.
+  sound. Such recordings go to the set ``nonspeech`` with an empty reference: what a recogniser
+  writes there it has invented.
 - Brackets around signs alone (``at [@]``) are dropped.
 - Other remarks in brackets may or may not be spoken: those recordings are unusable.
 - So are recordings without a text, and those under 30 ms per character of text.

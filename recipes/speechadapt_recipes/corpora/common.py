@@ -157,7 +157,7 @@ def write_splits(
         write_data_dir(folder / split, chosen, extra)
         sizes[split] = {
             "clips": len(chosen),
-            "texts": len({normalised(u.text or "") for u in chosen}),
+            "texts": len({normalised(u.text or "") for u in chosen} - {""}),
             "minutes": round(sum(u.duration or 0.0 for u in chosen) / 60, 1),
         }
     return sizes
