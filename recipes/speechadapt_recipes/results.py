@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from speechadapt.data import read_data_dir
+from speechadapt.model import load
+from speechadapt.store import save_adapter
 from speechadapt_eval.bootstrap import interval_of, paired_difference
 from speechadapt_eval.io import read_kaldi_text
 from speechadapt_eval.table import percent, percent_range, render
 from speechadapt_eval.wer import ErrorRate, score
 
+BASE = "openai/whisper-base"
 NON_INFERIOR_MARGIN = 0.015  # absolute WER
 
+_SILENCES = ("0", "0.25", "0.5", "1.0", "2.56", "full")
 _SYSTEMS = {
     "frozen_full": "frozen, 30 s",
     "frozen_2.56": "frozen, 2.56 s of silence",
@@ -39,6 +45,64 @@ def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
         for language in languages
     }
     return f"{_by_language(references, exp, rates)}\n{_pooled(references, exp)}"
+
+
+def silence_table(data: Path, exp: Path, languages: Sequence[str]) -> str:
+    """Markdown table of trailing silence against WER, greedy without fallback (stage 7).
+
+    Raises:
+        EvalError: A hypothesis file is missing.
+    """
+    rows = []
+    for language in languages:
+        references = _references(data, language)
+        for system in ("frozen", "adapter"):
+            texts = [
+                read_kaldi_text(exp / language / f"silence_{system}_{silence}" / "text")
+                for silence in _SILENCES
+            ]
+            rates = [percent(score(references, text).rate) for text in texts]
+            rows.append([f"{language}, {system}", *rates])
+    header = ("WER %", *(f"{s} s" for s in _SILENCES[:-1]), "30 s")
+    return render(header, rows, markdown=True)
+
+
+def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: str) -> None:
+    """Store the trained adapters in half precision, with their figures in the card.
+
+    Args:
+        data: Data directories of the languages.
+        exp: Runs of the languages, decoded.
+        languages: Which.
+        folder: Adapters go to ``folder/<language>``.
+        note: Commit and machine, as the card should have it.
+
+    Raises:
+        AdapterError: A run has no adapter, or it belongs to another base.
+        EvalError: A hypothesis file is missing.
+    """
+    model = load(BASE)
+    for language in languages:
+        references = _references(data, language)
+        texts = {
+            system: read_kaldi_text(exp / language / f"decode_{system}" / "text")
+            for system in _SYSTEMS
+        }
+        adapter = model.load_adapter(exp / language / "adapter")
+        adapted = score(references, texts["adapter_0.5"])
+        interval = interval_of(adapted)
+        best = min(
+            score(references, texts[f"frozen_{context}"]).rate for context in ("full", "2.56")
+        )
+        cer = score(references, texts["adapter_0.5"], unit="char").rate
+        adapter.info.results = {
+            "test set": f"{len(references)} clips, {adapted.n_ref} words, the voice of the training",
+            "WER": f"{percent(adapted.rate)} % [{percent_range(interval.low, interval.high)}], "
+            f"frozen base {percent(best)} %",
+            "CER": f"{percent(cer)} %",
+            "made with": note,
+        }
+        save_adapter(adapter, folder / language, torch.float16)
 
 
 def _references(data: Path, language: str) -> dict[str, str]:

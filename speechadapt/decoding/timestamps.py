@@ -25,6 +25,7 @@ from speechadapt.model import SpeechModel
 from speechadapt.route import Route
 
 _MEDIAN_WIDTH = 7  # encoder positions
+_SLOW_WORD, _SLOW_CHARACTER = 0.6, 0.1  # seconds: the slowest a word is spoken
 _OPENING = "\"'“¿([{-"
 _INSIDE = "'’-"  # these do not end a word: сям'я, don't, па-беларуску
 _CLOSING = "\"'.。,，!！?？:：”)]}、"
@@ -257,7 +258,9 @@ def _timed_words(
     for text, count in pieces:
         begin = float(starts[first])
         end = float(starts[first + count])  # after the last word the end token starts
-        timed.append(Word(round(begin, 2), round(min(end, limit), 2), text))
+        # The path stays in a word through the pause behind it; nobody stretches a word that far.
+        slowest = _SLOW_WORD + _SLOW_CHARACTER * len(text.strip())
+        timed.append(Word(round(begin, 2), round(min(end, limit, begin + slowest), 2), text))
         first += count
     return tuple(_with_punctuation(timed))
 

@@ -4,17 +4,18 @@ help_message="usage: ./run.sh [options]
   --stage N        first stage (default 0)
   --stop-stage N   last stage (default 5)
     0 fetch   1 prepare   2 train   3 decode   4 score   5 report
-    6 full fine-tuning of --full-langs, the yardstick
+    6 full fine-tuning of --few-langs, the yardstick
+    7 trailing silence against WER for --few-langs
   --nj N           jobs at once, one core each (default 2)
   --langs 'be ro'  languages (default all eight)
-  --full-langs L   languages of stage 6 (default 'be ro')
+  --few-langs L    languages of stages 6 and 7 (default 'be ro')
   --base B         hub id or folder (default openai/whisper-base)
 Every stage goes on where it was stopped."
 stage=0
 stop_stage=5
 nj=2
 langs="be bg ca el ro es fr ru"
-full_langs="be ro"
+few_langs="be ro"
 base=openai/whisper-base
 cd "$(dirname "$0")" || exit 1
 . ../../utils/parse_options.sh
@@ -63,12 +64,19 @@ if ((stage <= 5 && stop_stage >= 5)); then
 fi
 
 if ((stage <= 6 && stop_stage >= 6)); then
-  echo "$0: stage 6: fine-tune the whole base for ${full_langs}"
+  echo "$0: stage 6: fine-tune the whole base for ${few_langs}"
   export OMP_NUM_THREADS=$nj
-  for l in $full_langs; do
+  for l in $few_langs; do
     speechadapt finetune --base "$base" --data data/"$l"/train --dev data/"$l"/dev \
       --config conf/finetune.yaml --out exp/"$l"_full
     local/transcribe.sh "$l" exp/"$l"/decode_full_finetune \
       --base exp/"$l"_full/model --language "$l" --context 0.5
   done
+fi
+
+if ((stage <= 7 && stop_stage >= 7)); then
+  echo "$0: stage 7: trailing silence"
+  read -ra few <<<"$few_langs"
+  $decode_cmd JOB=1:"${#few[@]}" exp/log/silence.JOB.log local/silence.sh "$base" JOB "${few[@]}"
+  speechadapt-recipes results --silence --data data --exp exp --languages "${few[@]}"
 fi
