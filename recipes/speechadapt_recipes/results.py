@@ -96,7 +96,7 @@ def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: st
         )
         cer = score(references, texts["adapter_0.5"], unit="char").rate
         adapter.info.results = {
-            "test set": f"{len(references)} clips, {adapted.n_ref} words, the voice of the training",
+            "test set": f"{len(references)} clips, {adapted.n_ref} words, same voice",
             "WER": f"{percent(adapted.rate)} % [{percent_range(interval.low, interval.high)}], "
             f"frozen base {percent(best)} %",
             "CER": f"{percent(cer)} %",
