@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
-import torch
-from torch import Tensor
 
 from speechadapt.errors import AudioError
 from speechadapt.files import replacing
 from speechadapt.optional import torchaudio
 from speechadapt.truncation import missing_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_RATE = 16_000
 LOWEST_RATE = 2_000  # a header that claims less is damaged, and resampling it would fill the memory
@@ -67,10 +68,11 @@ def load_audio(
             f"{source}: cut short, its header promises {last} samples and {first + len(samples)} "
             "are there; copy the file again"
         )
-    wave = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if not np.isfinite(wave).all():
-        bad = int(np.flatnonzero(~np.isfinite(wave))[0])
+    finite = np.isfinite(samples).all(axis=1)
+    if not finite.all():
+        bad = first + int(np.argmin(finite))
         raise AudioError(f"{source}: sample {bad} is NaN or infinite; convert the file again")
+    wave = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     # Float files may go over full scale; the library's range is [-1, 1].
     return np.clip(resample(wave, rate, SAMPLE_RATE), -1.0, 1.0)
 
@@ -116,6 +118,8 @@ def resample_tensor(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
     audio = torchaudio() if wave.is_cuda else None
     if audio is not None:
         return audio.functional.resample(wave.detach(), from_rate, to_rate)
+    import torch  # seconds to import; preparing data does without
+
     samples = resample(wave.detach().cpu().numpy(), from_rate, to_rate)
     return torch.from_numpy(samples).to(wave.device)
 

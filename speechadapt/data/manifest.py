@@ -89,7 +89,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     rows: dict[str, str] = {}
     for utterance in utterances:
         row = {key: value for key, value in asdict(utterance).items() if value is not None}
-        if not utterance.audio.rstrip().endswith("|"):
+        if utterance.audio and not utterance.audio.rstrip().endswith("|"):
             row["audio"] = str(Path(utterance.audio).absolute())
         if utterance.id in rows:
             raise DataError(f"{path}: {utterance.id} would be there twice; ids must be unique")

@@ -1,6 +1,5 @@
 """Kaldi data directories: round trip, Kaldi's own rules, and one sentence for each defect."""
 
-import os
 import string
 
 import numpy as np
@@ -146,7 +145,7 @@ def test_refused_sets_leave_the_old_directory(tmp_path, case):
         write_data_dir(tmp_path / "set", utterances)
     assert said in str(caught.value)
     assert [u.id for u in read_data_dir(tmp_path / "set")] == ["old"]
-    assert os.listdir(tmp_path) == ["set"]
+    assert [left.name for left in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_stretch_of_a_missing_recording(tmp_path):

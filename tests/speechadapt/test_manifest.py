@@ -1,7 +1,6 @@
 """JSONL manifests."""
 
 import json
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -88,7 +87,7 @@ def test_a_missing_manifest(tmp_path):
 def test_nothing_is_written_that_could_not_be_read(tmp_path, chosen):
     with pytest.raises(DataError):
         write_manifest(tmp_path / "m.jsonl", chosen)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_fields_are_left_out(tmp_path):

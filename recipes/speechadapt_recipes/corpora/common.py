@@ -201,7 +201,8 @@ def _decode(source: str, target: Path, decoder: Decoder) -> float | str:
         try:
             samples = decoder(source)
         except AudioError as error:
-            return str(error)
+            # The same list on every machine, wherever the archive was unpacked.
+            return str(error).replace(source, Path(source).name)
         write_flac(target, samples)
         return len(samples) / SAMPLE_RATE
     return audio_duration(target)

@@ -4,8 +4,10 @@
 set -euo pipefail
 base=$1 job=$2
 lang=${*:$((job + 2)):1}
-adapter=exp/$lang/adapter
-local/transcribe.sh "$lang" exp/"$lang"/decode_frozen_2.56 --base "$base" --language "$lang" --context 2.56
-local/transcribe.sh "$lang" exp/"$lang"/decode_adapter_0.5 --base "$base" --adapter "$adapter" --context 0.5
-local/transcribe.sh "$lang" exp/"$lang"/decode_frozen_full --base "$base" --language "$lang" --context full
-local/transcribe.sh "$lang" exp/"$lang"/decode_adapter_full --base "$base" --adapter "$adapter" --context full
+frozen=(--base "$base" --language "$lang")
+adapted=(--base "$base" --adapter exp/"$lang"/adapter)
+full=(--context full --batch-seconds 240) # eight recordings of 30 s at once
+local/transcribe.sh "$lang" exp/"$lang"/decode_adapter_0.5 "${adapted[@]}" --context 0.5
+local/transcribe.sh "$lang" exp/"$lang"/decode_frozen_2.56 "${frozen[@]}" --context 2.56
+local/transcribe.sh "$lang" exp/"$lang"/decode_frozen_full "${frozen[@]}" "${full[@]}"
+local/transcribe.sh "$lang" exp/"$lang"/decode_adapter_full "${adapted[@]}" "${full[@]}"
