@@ -1,1 +1,1 @@
-"""adapters."""
+"""Adapter families: one file each, their configs, and the registry that names them."""

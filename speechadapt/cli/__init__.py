@@ -1,1 +1,1 @@
-"""cli."""
+"""The `speechadapt` command: one file for each sub-command."""

@@ -1,1 +1,1 @@
-"""training."""
+"""Training an adapter: examples, objective, loop and checkpoints."""
