@@ -44,7 +44,8 @@ def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torc
     }
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
-        safetensors.torch.save_file(tensors, temporary / TENSOR_FILE)
+        # save_file would make the file readable by its owner alone, whatever the umask says.
+        (temporary / TENSOR_FILE).write_bytes(safetensors.torch.save(tensors))
         write_json(temporary / CONFIG_FILE, description)
         (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
 

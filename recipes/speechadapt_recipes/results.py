@@ -97,7 +97,7 @@ def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: st
         cer = score(references, texts["adapter_0.5"], unit="char").rate
         adapter.info.results = {
             "test set": f"{len(references)} clips, {adapted.n_ref} words, same voice",
-            "WER": f"{percent(adapted.rate)} % [{percent_range(interval.low, interval.high)}], "
+            "WER": f"{percent(adapted.rate)} % {percent_range(interval.low, interval.high)}, "
             f"frozen base {percent(best)} %",
             "CER": f"{percent(cer)} %",
             "made with": note,
@@ -128,7 +128,7 @@ def _by_language(
                 percent(found["frozen_full"].rate),
                 percent(found["frozen_2.56"].rate),
                 percent(found["adapter_full"].rate),
-                f"{percent(adapter.rate)} [{percent_range(interval.low, interval.high)}]",
+                f"{percent(adapter.rate)} {percent_range(interval.low, interval.high)}",
                 percent(cer.rate),
                 percent_range(delta.low, delta.high, signed=True),
                 f"{reductions[-1]:.0%}",
@@ -139,7 +139,7 @@ def _by_language(
         "clips",
         "words",
         *(f"WER % {name}" for name in list(_SYSTEMS.values())[:-1]),
-        "WER % adapter, 0.5 s [95 % CI]",
+        "WER % adapter, 0.5 s, 95 % CI",
         "CER %",
         "Δ to best frozen, 95 % CI",
         "relative reduction",
@@ -178,6 +178,7 @@ def _pooled(references: dict[str, dict[str, str]], exp: Path) -> str:
     return (
         f"{table}\nWith the adapter, 0.5 s of silence minus 30 s: "
         f"{percent(short.delta, signed=True)} points, 95 % CI "
-        f"{percent_range(short.low, short.high, signed=True)} ({short.method}); it {verdict} "
+        f"{percent_range(short.low, short.high, signed=True)} "
+        f"(paired bootstrap over {short.n_clusters} pictures); it {verdict} "
         f"non-inferior by {100 * NON_INFERIOR_MARGIN:.1f} points.\n"
     )
