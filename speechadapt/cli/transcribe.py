@@ -17,7 +17,7 @@ from tqdm import tqdm
 from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.decoding.formats import SUFFIXES
-from speechadapt.decoding.options import TASKS, DecodeOptions
+from speechadapt.decoding.options import TASKS, DecodeOptions, language_code
 from speechadapt.decoding.outputs import open_output
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import AudioError, ConfigError
@@ -58,7 +58,11 @@ def configure_transcribe(parser: argparse.ArgumentParser) -> None:
     add("--base", default="openai/whisper-base", help="hub id or folder (default %(default)s)")
     add("--adapter", action="append", default=[], metavar="DIR", help="load it; may be repeated")
     add("--route", help="adapter to use, or none (default: the only adapter loaded, else none)")
-    add("--language", help="Whisper's code, or auto to detect (default: the adapter's, else auto)")
+    add(
+        "--language",
+        help="Whisper's code, or auto to detect (default: that of "
+        "utt2lang, else the adapter's, else auto)",
+    )
     add("--task", default="transcribe", choices=TASKS, help="translate = into English")
     add("--beam", type=int, default=1, metavar="N", help="beam size (default 1: greedy)")
     add("--no-fallback", action="store_true", help="never try again at a higher temperature")
@@ -105,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         trailing_silence = model.trailing_silence([route])
     options = _options(args, None if route is None else model.bank[route].info.language)
 
+    languages = {u.id: language_code(u.language) for u in utterances if u.language}
     sound = _Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
     try:
@@ -115,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
                 route=route,
                 options=options,
                 trailing_silence=trailing_silence,
+                languages=None if args.language else languages,
                 batch_seconds=args.batch_seconds,
                 progress=lambda seconds: bar.update(round(seconds, 1)),
             ):

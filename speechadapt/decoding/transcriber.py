@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,6 +61,7 @@ def transcribe(
     route: Route,
     options: DecodeOptions,
     trailing_silence: float | None,
+    languages: Mapping[str, str] | None = None,
     batch_seconds: float = 60.0,
     vad: Callable[[], VoiceActivity] = load_vad,
     progress: Callable[[float], object] | Literal[False] | None = None,
@@ -76,6 +77,7 @@ def transcribe(
         route: What all of them use.
         options: Settings of the search.
         trailing_silence: Seconds after each window; None = Whisper's own 30 s.
+        languages: Of recordings by id, where known; the others have that of ``options``.
         batch_seconds: Most seconds of a batch, silence and padding included.
         vad: Makes the detector; called only if a recording is longer than a window.
         progress: Told the seconds of sound after each batch.
@@ -93,8 +95,9 @@ def transcribe(
     for name, samples in items:
         if detector is None and len(samples) > WINDOW_SECONDS * SAMPLE_RATE:
             detector = vad()
-        recording = _Recording(name, samples, windows(samples, detector), options.language)
-        if len(recording.spans) > 1 and options.language is None and _detects(model):
+        language = (languages or {}).get(name, options.language)
+        recording = _Recording(name, samples, windows(samples, detector), language)
+        if len(recording.spans) > 1 and language is None and _detects(model):
             first = _cut(recording, 0)
             encoded = model.encode([first], [route], trailing_silence)
             recording.language = detect_languages(model, encoded, [route])[0][0]

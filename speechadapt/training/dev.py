@@ -44,7 +44,8 @@ class DevSet:
     ):
         self.model = model
         self.trailing_silence = trailing_silence
-        self.language = utterances[0].language or language
+        self.language = language
+        self.languages = {u.id: u.language for u in utterances if u.language}
         self.references = {u.id: u.text or "" for u in utterances}
         self.waves = [(u.id, load_audio(u.audio, u.start, u.end)) for u in utterances]
 
@@ -58,6 +59,7 @@ class DevSet:
                 self.waves,
                 route=route,
                 options=options,
+                languages=self.languages,
                 trailing_silence=self.trailing_silence,
                 progress=False,
             )

@@ -149,6 +149,21 @@ def test_data_dirs_and_manifests(base, clips, tmp_path, capsys):
     assert [line.split()[0] for line in lines] == ["a", "m1"]
 
 
+def test_each_utterance_has_its_own_language_unless_one_is_asked_for(base, clips, tmp_path, capsys):
+    manifest = tmp_path / "some.jsonl"
+    rows = [{"id": "1", "language": "haw"}, {"id": "2", "language": "Romanian"}, {"id": "3"}]
+    audio = str(clips / "a.wav")
+    manifest.write_text("".join(json.dumps({"audio": audio, **row}) + "\n" for row in rows))
+    command = ["transcribe", str(manifest), "--base", str(base), *COMMON[:3], "--format", "json"]
+
+    def languages(*more):
+        assert main([*command, *more]) == 0
+        return [json.loads(line)["language"] for line in capsys.readouterr().out.splitlines()]
+
+    assert languages()[:2] == ["haw", "ro"]
+    assert languages("--language", "be") == ["be"] * 3
+
+
 def test_a_bad_file_stops_the_command_but_nothing_finished_is_lost(base, clips, tmp_path, capsys):
     (clips / "bad.wav").write_bytes(b"RIFF nonsense")
     out = tmp_path / "text"
