@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.backbones.base import Site
+from speechadapt.errors import ConfigError
 
 
 class Family(Protocol):
@@ -113,6 +114,25 @@ class Adapter:
             site.name: family.init(config, site.dim, generator) for site in config.select(sites)
         }
         return cls(name, config, family, tensors, info)
+
+    def start_from(self, other: Adapter) -> None:
+        """Copy another adapter's tensors, in place.
+
+        Raises:
+            ConfigError: It is configured otherwise.
+        """
+        mine, theirs = self.config.to_dict(), other.config.to_dict()
+        if different := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
+            key = different[0]
+            raise ConfigError(
+                f"adapter {other.name!r} cannot be the start: its {key} is {theirs.get(key)!r}, "
+                f"this one's is {mine.get(key)!r}"
+            )
+        with torch.no_grad():
+            for (_, tensor), (_, value) in zip(
+                self.named_tensors(), other.named_tensors(), strict=True
+            ):
+                tensor.copy_(value)
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor by its key on disk, ``encoder.3.ffn.out/down.weight``."""

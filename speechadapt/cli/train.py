@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import shlex
 import sys
@@ -15,8 +16,9 @@ from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.registry import PRESETS, family_of, preset
 from speechadapt.cli.options import add_fields, build, given, read_yaml
 from speechadapt.data import Utterance, load_utterances
-from speechadapt.errors import ConfigError
+from speechadapt.errors import ConfigError, DataError
 from speechadapt.model import SpeechModel, load
+from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
 from speechadapt.training.dev import DevSet
 from speechadapt.training.examples import TrainingSet
@@ -28,6 +30,8 @@ from speechadapt.training.trainer import Trainer
 _TRAIN_EXAMPLES = """examples:
   speechadapt train --base openai/whisper-base --data data/be/train --dev data/be/dev \\
       --adapter houlsby --bottleneck 64 --out exp/be
+  speechadapt train --data data/be/train data/ro/train --out exp/shared
+  speechadapt train --data data/be/train --init exp/shared/adapter --out exp/be --steps 100
   speechadapt train --data data/ro/train --dev data/ro/dev --out exp/ro --steps 150 --seed 1
 
 The same command goes on where it was stopped or killed, and ends with the same adapter.
@@ -47,6 +51,9 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
+    adapter.add_argument(
+        "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
+    )
     add_fields(adapter, BottleneckConfig)
     _add_common(parser)
     parser.set_defaults(run=_train)
@@ -62,8 +69,11 @@ def configure_finetune(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="openai/whisper-base", help="hub id or folder")
-    parser.add_argument("--data", required=True, help="Kaldi data dir or JSONL manifest")
-    parser.add_argument("--dev", help="development set; its WER decides which step is kept")
+    sets: dict[str, Any] = {"nargs": "+", "metavar": "DIR"}
+    parser.add_argument("--data", required=True, help="Kaldi data dirs or JSONL manifests", **sets)
+    parser.add_argument(
+        "--dev", default=[], help="development sets; their WER decides which step is kept", **sets
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of this run")
     parser.add_argument("--config", help="YAML with sections adapter, training, augmentation")
     parser.add_argument("--language", help="Whisper's code, for data without utt2lang")
@@ -100,7 +110,8 @@ def _train(args: argparse.Namespace) -> int:
         fingerprint=model.backbone.fingerprint,
         licence=_licence(args.data),
         training={
-            "data": f"{args.data}, {_size(data)}",
+            "data": f"{' '.join(args.data)}, {_size(data)}",
+            **({"init": args.init} if args.init else {}),
             "command": shlex.join(["speechadapt", *sys.argv[1:]]),
             **{k: v for k, v in dataclasses.asdict(config).items() if k != "augmentation"},
         },
@@ -113,12 +124,16 @@ def _train(args: argparse.Namespace) -> int:
         info,
         config.seed,
     )
+    settings_key = {"adapter": adapter_config.to_dict(), "base": model.backbone.fingerprint}
+    if args.init:
+        adapter.start_from(load_adapter(args.init, model.backbone))
+        stored = (Path(args.init) / TENSOR_FILE).read_bytes()
+        settings_key["init"] = hashlib.sha256(stored).hexdigest()
     model.bank.add(adapter)
     share = adapter.parameter_count / model.backbone.parameter_count
     print(
         f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
     )
-    settings_key = {"adapter": adapter_config.to_dict(), "base": model.backbone.fingerprint}
     return _run(args, model, AdapterTarget(adapter), data, dev, config, settings_key)
 
 
@@ -144,11 +159,23 @@ def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]])
 
 def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[Utterance]]:
     # Data first: a wrong path is told at once, not after the model has been loaded.
-    data = load_utterances(args.data)
-    dev = load_utterances(args.dev) if args.dev else []
+    data, dev = _read_sets(args.data), _read_sets(args.dev)
     if any(utterance.text is None for utterance in dev):
-        raise ConfigError(f"--dev {args.dev}: has utterances without a transcript")
+        raise ConfigError(f"--dev {' '.join(args.dev)}: has utterances without a transcript")
     return load(args.base, device=args.device), data, dev
+
+
+def _read_sets(paths: list[str]) -> list[Utterance]:
+    utterances: dict[str, Utterance] = {}
+    for path in paths:
+        for utterance in load_utterances(path):
+            if utterance.id in utterances:
+                raise DataError(
+                    f"{path}: utterance {utterance.id} is in an earlier data set too; "
+                    "name each set once, and give ids a prefix of their own"
+                )
+            utterances[utterance.id] = utterance
+    return list(utterances.values())
 
 
 def _run(
@@ -191,6 +218,7 @@ def _size(utterances: list[Utterance]) -> str:
     return f"{len(utterances)} utterances, {seconds / 60:.1f} minutes"
 
 
-def _licence(data: str) -> str:
-    path = Path(data) / "LICENCE"
-    return path.read_text(encoding="utf-8").splitlines()[0] if path.is_file() else ""
+def _licence(data: list[str]) -> str:
+    files = [Path(folder) / "LICENCE" for folder in data]
+    lines = [file.read_text(encoding="utf-8").splitlines()[0] for file in files if file.is_file()]
+    return "; ".join(dict.fromkeys(lines))

@@ -150,6 +150,29 @@ def test_train_then_transcribe(home, tmp_path):
     assert [line.split()[0] for line in out.read_text().splitlines()] == ["be-4", "be-5"]
 
 
+def test_train_starts_from_another_adapter(home, tmp_path):
+    assert speechadapt(*train(home, tmp_path / "shared")).returncode == 0
+    start = tmp_path / "shared" / "adapter"
+    still = ("--init", start, "--learning-rate", 0, "--steps", 1)
+    done = speechadapt(*train(home, tmp_path / "be", *still))
+    assert done.returncode == 0, done.stderr
+    stored = (tmp_path / "be" / "adapter" / "adapter.safetensors").read_bytes()
+    assert stored == (start / "adapter.safetensors").read_bytes()
+    refused(speechadapt(*train(home, tmp_path / "be", *still[2:])), "init")
+    wider = (*still, "--bottleneck", 8)
+    refused(speechadapt(*train(home, tmp_path / "wide", *wider)), "shared", "bottleneck", "8")
+
+
+def test_train_on_several_sets(home, tmp_path):
+    several = ("--data", home / "train", home / "dev", "--steps", 1)
+    done = speechadapt(*train(home, tmp_path / "both", *several))
+    assert done.returncode == 0, done.stderr
+    description = json.loads((tmp_path / "both" / "adapter" / "speechadapt.json").read_text())
+    assert "6 utterances" in description["info"]["training"]["data"]
+    twice = ("--data", home / "train", home / "train")
+    refused(speechadapt(*train(home, tmp_path / "twice", *twice)), home / "train", "be-0")
+
+
 def test_finetune_writes_a_base_that_transcribes(home, tmp_path):
     done = speechadapt(
         *("finetune", "--base", home / "base", "--data", home / "train", "--steps", 3),
