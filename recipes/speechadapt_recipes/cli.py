@@ -62,7 +62,6 @@ def main(argv: list[str] | None = None) -> int:
     results.add_argument("--data", type=Path, default=Path("data"), help="(default data)")
     results.add_argument("--exp", type=Path, default=Path("exp"), help="(default exp)")
     results.add_argument("--languages", nargs="+", metavar="CODE", help="default: all eight")
-    results.add_argument("--silence", action="store_true", help="the table of stage 7 instead")
     results.add_argument("--pack", type=Path, metavar="DIR", help="store the adapters in float16")
     results.add_argument("--note", default="", help="commit and machine, for the adapters' cards")
     results.set_defaults(run=_results)
@@ -148,12 +147,9 @@ def _print_sizes(name: str, splits: Sizes) -> None:
 
 def _results(args: argparse.Namespace) -> None:
     from speechadapt_recipes.corpora.tuxpaint import LANGUAGES
-    from speechadapt_recipes.results import pack, results, silence_table
+    from speechadapt_recipes.results import pack, results
 
     languages = args.languages or LANGUAGES
-    if args.silence:
-        print(silence_table(args.data, args.exp, languages))
-        return
     print(results(args.data, args.exp, languages))
     if args.pack:
         pack(args.data, args.exp, languages, args.pack, args.note)

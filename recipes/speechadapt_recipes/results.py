@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 
@@ -12,9 +14,11 @@ from speechadapt.data import read_data_dir
 from speechadapt.model import load
 from speechadapt.store import save_adapter
 from speechadapt_eval.bootstrap import interval_of, paired_difference
+from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import read_kaldi_text
 from speechadapt_eval.table import percent, percent_range, render
 from speechadapt_eval.wer import ErrorRate, score
+from speechadapt_recipes.corpora.splits import SPLITS
 
 BASE = "openai/whisper-base"
 NON_INFERIOR_MARGIN = 0.015  # absolute WER
@@ -29,11 +33,25 @@ _SYSTEMS = {
 
 
 def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
-    """Markdown tables of what ``run.sh`` has decoded.
+    """Markdown tables of what ``run.sh`` has decoded; stages 6 and 7 where they have been run.
 
     Raises:
         EvalError: A hypothesis file is missing, or lacks an utterance.
     """
+    fine_tuned = [name for name in languages if _full_text(exp, name).is_file()]
+    swept = [name for name in languages if _silence_text(exp, name, "frozen", "full").is_file()]
+    return "\n".join(
+        [
+            _error_rates(data, exp, languages),
+            "Clips / distinct texts / minutes; the adapter's step with the best development WER, "
+            f"and what its training took:\n\n{_sizes(data, exp, languages)}",
+            *([_yardstick(data, exp, fine_tuned)] if fine_tuned else []),
+            *([_silence(data, exp, swept)] if swept else []),
+        ]
+    )
+
+
+def _error_rates(data: Path, exp: Path, languages: Sequence[str]) -> str:
     references = {language: _references(data, language) for language in languages}
     rates = {
         language: {
@@ -47,24 +65,80 @@ def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
     return f"{_by_language(references, exp, rates)}\n{_pooled(references, exp)}"
 
 
-def silence_table(data: Path, exp: Path, languages: Sequence[str]) -> str:
-    """Markdown table of trailing silence against WER, greedy without fallback (stage 7).
+def _sizes(data: Path, exp: Path, languages: Sequence[str]) -> str:
+    rows = []
+    for language in languages:
+        sizes = _json(data / language / "splits.json")
+        run = _json(exp / language / "result.json")
+        left_out = (data / language / "unusable.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        rows.append(
+            [
+                language,
+                *(
+                    f"{sizes[split]['clips']} / {sizes[split]['texts']} / {sizes[split]['minutes']}"
+                    for split in SPLITS
+                ),
+                f"{len(left_out)}",
+                f"{run['best_step']} of {run['steps']}",
+                *_cost(run),
+            ]
+        )
+    header = ("language", *SPLITS, "left out", "step", "seconds", "GiB")
+    return render(header, rows, markdown=True)
 
-    Raises:
-        EvalError: A hypothesis file is missing.
-    """
+
+def _yardstick(data: Path, exp: Path, languages: Sequence[str]) -> str:
+    """Stage 6: the adapter beside a model of which every parameter has learnt the language."""
+    rows = []
+    for language in languages:
+        references = _references(data, language)
+        adapter, full = (
+            score(references, read_kaldi_text(text))
+            for text in (
+                exp / language / "decode_adapter_0.5" / "text",
+                _full_text(exp, language),
+            )
+        )
+        interval, delta = interval_of(full), paired_difference(adapter, full)
+        run = _json(exp / f"{language}_full" / "result.json")
+        rows.append(
+            [
+                language,
+                percent(adapter.rate),
+                f"{percent(full.rate)} {percent_range(interval.low, interval.high)}",
+                percent_range(delta.low, delta.high, signed=True),
+                f"{run['best_step']} of {run['steps']}",
+                *_cost(run),
+            ]
+        )
+    header = (
+        "language",
+        "WER % adapter",
+        "WER % full fine-tuning, 95 % CI",
+        "Δ to adapter, 95 % CI",
+        "step",
+        "seconds",
+        "GiB",
+    )
+    table = render(header, rows, markdown=True)
+    return f"Full fine-tuning, the yardstick, at 0.5 s of silence:\n\n{table}"
+
+
+def _silence(data: Path, exp: Path, languages: Sequence[str]) -> str:
+    """Stage 7: greedy without fallback, so that a decoder that does not stop shows."""
     rows = []
     for language in languages:
         references = _references(data, language)
         for system in ("frozen", "adapter"):
             texts = [
-                read_kaldi_text(exp / language / f"silence_{system}_{silence}" / "text")
+                read_kaldi_text(_silence_text(exp, language, system, silence))
                 for silence in _SILENCES
             ]
             rates = [percent(score(references, text).rate) for text in texts]
             rows.append([f"{language}, {system}", *rates])
     header = ("WER %", *(f"{s} s" for s in _SILENCES[:-1]), "30 s")
-    return render(header, rows, markdown=True)
+    table = render(header, rows, markdown=True)
+    return f"Trailing silence against WER, greedy without fallback:\n\n{table}"
 
 
 def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: str) -> None:
@@ -103,6 +177,26 @@ def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: st
             "made with": note,
         }
         save_adapter(adapter, folder / language, torch.float16)
+
+
+def _full_text(exp: Path, language: str) -> Path:
+    return exp / language / "decode_full_finetune" / "text"
+
+
+def _silence_text(exp: Path, language: str, system: str, silence: str) -> Path:
+    return exp / language / f"silence_{system}_{silence}" / "text"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvalError(f"{path}: missing; run the earlier stages of run.sh first") from None
+    return values
+
+
+def _cost(run: dict[str, Any]) -> list[str]:
+    return [f"{run['seconds']:.0f}", f"{run['peak_memory'] / 2**30:.1f}"]
 
 
 def _references(data: Path, language: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ help_message="usage: ./run.sh [options]
   --langs 'be ro'  languages (default all eight)
   --few-langs L    languages of stages 6 and 7 (default 'be ro')
   --base B         hub id or folder (default openai/whisper-base)
-Every stage goes on where it was stopped."
+Every stage goes on where it was stopped; stage 5 again adds what stages 6 and 7 found."
 stage=0
 stop_stage=5
 nj=2
@@ -23,6 +23,7 @@ cd "$(dirname "$0")" || exit 1
 . ./cmd.sh
 set -euo pipefail
 read -ra lang <<<"$langs"
+read -ra few <<<"$few_langs"
 count=${#lang[@]}
 export OMP_NUM_THREADS=1 # one core a job: two jobs of one thread beat one job of two
 
@@ -64,19 +65,11 @@ if ((stage <= 5 && stop_stage >= 5)); then
 fi
 
 if ((stage <= 6 && stop_stage >= 6)); then
-  echo "$0: stage 6: fine-tune the whole base for ${few_langs}"
-  export OMP_NUM_THREADS=$nj
-  for l in $few_langs; do
-    speechadapt finetune --base "$base" --data data/"$l"/train --dev data/"$l"/dev \
-      --config conf/finetune.yaml --out exp/"$l"_full
-    local/transcribe.sh "$l" exp/"$l"/decode_full_finetune \
-      --base exp/"$l"_full/model --language "$l" --context 0.5
-  done
+  echo "$0: stage 6: fine-tune the whole base for ${few_langs}; logs in exp/log"
+  $train_cmd JOB=1:"${#few[@]}" exp/log/finetune.JOB.log local/finetune.sh "$base" JOB "${few[@]}"
 fi
 
 if ((stage <= 7 && stop_stage >= 7)); then
   echo "$0: stage 7: trailing silence"
-  read -ra few <<<"$few_langs"
   $decode_cmd JOB=1:"${#few[@]}" exp/log/silence.JOB.log local/silence.sh "$base" JOB "${few[@]}"
-  speechadapt-recipes results --silence --data data --exp exp --languages "${few[@]}"
 fi
