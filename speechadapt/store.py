@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,17 @@ def card(adapter: Adapter) -> str:
     ]
     for title, values in (("Training", info.training), ("Results", info.results)):
         if values:
-            lines += ["", f"## {title}", ""]
-            lines += [f"- {key}: {value}" for key, value in values.items()]
+            lines += ["", f"## {title}", "", *_bullets(values)]
     return "\n".join(lines) + "\n"
+
+
+def _bullets(values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield f"{indent}- {key}:"
+            yield from _bullets(value, indent + "  ")
+        else:
+            yield f"{indent}- {key}: {value}"
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

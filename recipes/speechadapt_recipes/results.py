@@ -23,6 +23,7 @@ from speechadapt_recipes.corpora.splits import SPLITS
 BASE = "openai/whisper-base"
 NON_INFERIOR_MARGIN = 0.015  # absolute WER
 
+RUNS = ("plain", "speed")  # of each language; their average is its adapter
 _SILENCES = ("0", "0.25", "0.5", "1.0", "2.56", "full")
 _SYSTEMS = {
     "frozen_full": "frozen, 30 s",
@@ -43,8 +44,9 @@ def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
     return "\n".join(
         [
             _error_rates(data, exp, languages),
-            "Clips / distinct texts / minutes; the adapter's step with the best development WER, "
-            f"and what its training took:\n\n{_sizes(data, exp, languages)}",
+            "Clips / distinct texts / minutes; the steps with the best development WER of the "
+            f"averaged runs ({', '.join(RUNS)}), and what they took:\n\n"
+            f"{_sizes(data, exp, languages)}",
             *([_yardstick(data, exp, fine_tuned)] if fine_tuned else []),
             *([_silence(data, exp, swept)] if swept else []),
         ]
@@ -69,7 +71,7 @@ def _sizes(data: Path, exp: Path, languages: Sequence[str]) -> str:
     rows = []
     for language in languages:
         sizes = _json(data / language / "splits.json")
-        run = _json(exp / language / "result.json")
+        runs = [_json(exp / language / f"train_{run}" / "result.json") for run in RUNS]
         left_out = (data / language / "unusable.tsv").read_text(encoding="utf-8").splitlines()[1:]
         rows.append(
             [
@@ -79,8 +81,7 @@ def _sizes(data: Path, exp: Path, languages: Sequence[str]) -> str:
                     for split in SPLITS
                 ),
                 f"{len(left_out)}",
-                f"{run['best_step']} of {run['steps']}",
-                *_cost(run),
+                *_cost(runs),
             ]
         )
     header = ("language", *SPLITS, "left out", "step", "seconds", "GiB")
@@ -100,15 +101,14 @@ def _yardstick(data: Path, exp: Path, languages: Sequence[str]) -> str:
             )
         )
         interval, delta = interval_of(full), paired_difference(adapter, full)
-        run = _json(exp / f"{language}_full" / "result.json")
+        run = _json(exp / language / "finetune" / "result.json")
         rows.append(
             [
                 language,
                 percent(adapter.rate),
                 f"{percent(full.rate)} {percent_range(interval.low, interval.high)}",
                 percent_range(delta.low, delta.high, signed=True),
-                f"{run['best_step']} of {run['steps']}",
-                *_cost(run),
+                *_cost([run]),
             ]
         )
     header = (
@@ -195,8 +195,12 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _cost(run: dict[str, Any]) -> list[str]:
-    return [f"{run['seconds']:.0f}", f"{run['peak_memory'] / 2**30:.1f}"]
+def _cost(runs: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        ", ".join(f"{run['best_step']} of {run['steps']}" for run in runs),
+        f"{sum(run['seconds'] for run in runs):.0f}",
+        f"{max(run['peak_memory'] for run in runs) / 2**30:.1f}",
+    ]
 
 
 def _references(data: Path, language: str) -> dict[str, str]:

@@ -121,18 +121,22 @@ class Adapter:
         Raises:
             ConfigError: It is configured otherwise.
         """
-        mine, theirs = self.config.to_dict(), other.config.to_dict()
-        if different := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
-            key = different[0]
-            raise ConfigError(
-                f"adapter {other.name!r} cannot be the start: its {key} is {theirs.get(key)!r}, "
-                f"this one's is {mine.get(key)!r}"
-            )
+        self.check_same_config(other)
         with torch.no_grad():
             for (_, tensor), (_, value) in zip(
                 self.named_tensors(), other.named_tensors(), strict=True
             ):
                 tensor.copy_(value)
+
+    def check_same_config(self, other: Adapter) -> None:
+        """Raise :class:`ConfigError` unless ``other`` is configured as this adapter is."""
+        mine, theirs = self.config.to_dict(), other.config.to_dict()
+        if different := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
+            key = different[0]
+            raise ConfigError(
+                f"the two are configured differently: {key} is {mine.get(key)!r} in adapter "
+                f"{self.name!r}, {theirs.get(key)!r} in {other.name!r}"
+            )
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor by its key on disk, ``encoder.3.ffn.out/down.weight``."""

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import load_file
 from whisper_files import tiny_whisper, write_transformers
 
 from speechadapt.audio import write_flac
@@ -161,6 +163,31 @@ def test_train_starts_from_another_adapter(home, tmp_path):
     refused(speechadapt(*train(home, tmp_path / "be", *still[2:])), "init")
     wider = (*still, "--bottleneck", 8)
     refused(speechadapt(*train(home, tmp_path / "wide", *wider)), "shared", "bottleneck", "8")
+
+
+def test_adapters_are_averaged(home, tmp_path):
+    runs = [tmp_path / name / "adapter" for name in ("plain", "again", "other")]
+    for run, extra in zip(runs, ((), ("--speed", 0.9, 1.1), ("--seed", 1)), strict=True):
+        extra = ("--name", "be", *extra)
+        assert speechadapt(*train(home, run.parent, *extra)).returncode == 0
+    out, base = tmp_path / "be", ("--base", home / "base")
+    done = speechadapt("adapters", "average", *runs[:2], *base, "--out", out)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    plain, again, mean = (load_file(folder / "adapter.safetensors") for folder in (*runs[:2], out))
+    for key, tensor in mean.items():
+        torch.testing.assert_close(tensor, (plain[key] + again[key]) / 2)
+    description = json.loads((out / "speechadapt.json").read_text())
+    assert description["name"] == "be" and description["info"]["language"] == "be"
+    sources = description["info"]["training"]
+    assert [run["seed"] for run in sources.values()] == [0, 0]
+    assert "- averaged run 2:\n  - data: " in (out / "README.md").read_text()
+    done = speechadapt("transcribe", home / "dev", "--adapter", out, *base)
+    assert done.returncode == 0, done.stderr
+
+    done = speechadapt("adapters", "average", runs[0], runs[2], *base, "--out", out)
+    assert done.returncode == 0 and "did not start alike" in done.stderr
+    missing = tmp_path / "nowhere"
+    refused(speechadapt("adapters", "average", runs[0], missing, *base, "--out", out), missing)
 
 
 def test_train_on_several_sets(home, tmp_path):

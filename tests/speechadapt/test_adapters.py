@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.average import average
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.registry import PRESETS, config_from_dict, family_of, preset
 from speechadapt.call import current, running
@@ -258,3 +259,26 @@ def test_unknown_routes_and_names_are_refused(model):
     for name in ("a+b", "none", "", "a b", "avg(be)"):
         with pytest.raises(RouteError, match="cannot be used"):
             add(model, name, config)
+
+
+def test_average_is_the_mean_in_float64(model):
+    config = BottleneckConfig(bottleneck=4)
+    adapters = [add(model, f"run{seed}", config, seed) for seed in range(3)]
+    adapters[1].info.trailing_silence, adapters[1].info.language = 3.0, "ro"
+    result = average("mean", adapters)
+    values = [dict(adapter.named_tensors()) for adapter in adapters]
+    for key, tensor in result.named_tensors():
+        mean = sum(each[key].double() for each in values) / 3
+        torch.testing.assert_close(tensor.double(), mean, atol=1e-7, rtol=1e-6)
+    assert result.info.trailing_silence == 3.0 and result.info.language is None
+    single = average("single", adapters[:1])
+    assert all(
+        torch.equal(tensor, values[0][key]) and tensor is not values[0][key]
+        for key, tensor in single.named_tensors()
+    )
+
+
+def test_average_refuses_another_configuration(model):
+    narrow, wide = (add(model, f"w{n}", BottleneckConfig(bottleneck=n)) for n in (4, 8))
+    with pytest.raises(ConfigError, match="bottleneck is 4 in adapter 'w4', 8 in 'w8'"):
+        average("both", [narrow, wide])
