@@ -180,7 +180,7 @@ def test_adapters_are_averaged(home, tmp_path):
     assert description["name"] == "be" and description["info"]["language"] == "be"
     sources = description["info"]["training"]
     assert [run["seed"] for run in sources.values()] == [0, 0]
-    assert "- averaged run 2:\n  - data: " in (out / "README.md").read_text()
+    assert "- averaged run 2:\n  - accumulate: 1\n" in (out / "README.md").read_text()
     done = speechadapt("transcribe", home / "dev", "--adapter", out, *base)
     assert done.returncode == 0, done.stderr
 
