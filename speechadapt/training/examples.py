@@ -57,8 +57,8 @@ class TrainingSet:
         self._noise = [_wave(u) for u in load_utterances(noise)] if noise else []
         self._kept: list[Tensor] | None = None
         if not config.augmentation.changes_audio and sum(lengths) <= KEPT_SECONDS:
-            progress = tqdm(self.utterances, desc="features", unit="utt", leave=False)
-            self._kept = [self._features([_wave(u)]).values[0] for u in progress]
+            with tqdm(self.utterances, desc="features", unit="utt", leave=False) as progress:
+                self._kept = [self._features([_wave(u)]).values[0] for u in progress]
 
     def batch(self, indices: Sequence[int], rng: random.Random) -> Mel:
         """Features of these utterances; ``rng`` decides the augmentation."""

@@ -8,6 +8,7 @@ import random
 import resource
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,27 +114,27 @@ class Trainer:
         config = self.config
         batches = batch_stream(self.examples.seconds, config.batch_seconds, config.seed)
         batches = itertools.islice(batches, state.step * config.accumulate, None)
-        log = _Log(self.folder, state.step)
-        progress = tqdm(total=config.steps, initial=state.step, desc="train", unit="step")
         started, spent = time.monotonic(), state.seconds
         self.target.train(True)
-        while state.step < config.steps and not self._out_of_patience(state):
-            step = state.step
-            loss = self._step(step, list(itertools.islice(batches, config.accumulate)))
-            state.step += 1
-            progress.update()
-            progress.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer)
-            log.write(state.step, {"loss": loss, "learning_rate": config.rate(step)})
-            last = state.step == config.steps
-            evaluated = last or state.step % config.eval_every == 0
-            if evaluated and self.dev_wer is not None:
-                self._evaluate(state)
-                log.write(state.step, {"dev_wer": state.wers[-1][1]})
-            state.seconds = spent + time.monotonic() - started
-            if evaluated or state.step % config.checkpoint_every == 0:
-                self._save(state)
-        progress.close()
-        log.close()
+        with (
+            closing(_Log(self.folder, state.step)) as log,
+            tqdm(total=config.steps, initial=state.step, desc="train", unit="step") as progress,
+        ):
+            while state.step < config.steps and not self._out_of_patience(state):
+                step = state.step
+                loss = self._step(step, list(itertools.islice(batches, config.accumulate)))
+                state.step += 1
+                progress.update()
+                progress.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer)
+                log.write(state.step, {"loss": loss, "learning_rate": config.rate(step)})
+                last = state.step == config.steps
+                evaluated = last or state.step % config.eval_every == 0
+                if evaluated and self.dev_wer is not None:
+                    self._evaluate(state)
+                    log.write(state.step, {"dev_wer": state.wers[-1][1]})
+                state.seconds = spent + time.monotonic() - started
+                if evaluated or state.step % config.checkpoint_every == 0:
+                    self._save(state)
         self.target.train(False)
 
     def _step(self, step: int, batches: list[list[int]]) -> float:

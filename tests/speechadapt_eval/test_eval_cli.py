@@ -33,6 +33,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_reader_that_stops_early(folder):
+    command = f"{sys.executable} -m speechadapt_eval.cli wer ref a | true"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+
+
 def test_wer(folder):
     done = run(folder, "wer", "ref", "a")
     assert (done.returncode, done.stderr) == (0, "")
