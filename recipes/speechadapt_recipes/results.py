@@ -23,7 +23,7 @@ from speechadapt_recipes.corpora.splits import SPLITS
 BASE = "openai/whisper-base"
 NON_INFERIOR_MARGIN = 0.015  # absolute WER
 
-RUNS = ("plain", "speed")  # of each language; their average is its adapter
+RUNS = ("plain", "speed_150", "speed_240")  # of each language; their average is its adapter
 _SILENCES = ("0", "0.25", "0.5", "1.0", "2.56", "full")
 _SYSTEMS = {
     "frozen_full": "frozen, 30 s",
@@ -197,7 +197,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _cost(runs: Sequence[dict[str, Any]]) -> list[str]:
     return [
-        ", ".join(f"{run['best_step']} of {run['steps']}" for run in runs),
+        ", ".join(f"{run['best_step']}" for run in runs),
         f"{sum(run['seconds'] for run in runs):.0f}",
         f"{max(run['peak_memory'] for run in runs) / 2**30:.1f}",
     ]

@@ -30,7 +30,7 @@ def recipe(tmp_path):
         _write(data / language / "splits.json", json.dumps(dict.fromkeys(PARTS, split)))
         _write(data / language / "unusable.tsv", "id\treason\nx\tsilent\n")
         run = {"best_step": 120, "steps": 240, "seconds": 61.7, "peak_memory": 3 * 2**29}
-        for name in ("train_plain", "train_speed", "finetune"):
+        for name in ("train_plain", "train_speed_150", "train_speed_240", "finetune"):
             _write(exp / language / name / "result.json", json.dumps(run))
         for system, wrong in WRONG.items():
             decoded(exp / language / system, ids, wrong)
@@ -70,7 +70,7 @@ def test_error_rates_and_costs(recipe, capsys):
     assert be[6].startswith("25.00 [")
     assert be[-1] == "50%"
     assert "better context: 50%; smallest 50%" in out
-    assert cost[1:] == ["2 / 2 / 0.1"] * 3 + ["1", "120 of 240, 120 of 240", "123", "1.5"]
+    assert cost[1:] == ["2 / 2 / 0.1"] * 3 + ["1", "120, 120, 120", "185", "1.5"]
     pooled = {row[0]: row[1:3] for row in rows if row[0].startswith(("frozen", "adapter"))}
     assert pooled["adapter, 0.5 s of silence"] == ["4", "25.00"]
     assert "minus 30 s: -12.50 points" in out and "over 2 pictures" in out
@@ -95,7 +95,7 @@ def test_later_stages_are_added_where_they_have_been_run(recipe, capsys):
 
 
 def test_a_missing_run_is_named(recipe, capsys):
-    (recipe / "exp" / "ro" / "train_speed" / "result.json").unlink()
+    (recipe / "exp" / "ro" / "train_speed_150" / "result.json").unlink()
     arguments = ["--data", recipe / "data", "--exp", recipe / "exp", "--languages", "ro"]
     assert main(["results", *map(str, arguments)]) == 2
-    assert "ro/train_speed/result.json: missing" in capsys.readouterr().err
+    assert "ro/train_speed_150/result.json: missing" in capsys.readouterr().err

@@ -39,7 +39,7 @@ if ((stage <= 1 && stop_stage >= 1)); then
 fi
 
 if ((stage <= 2 && stop_stage >= 2)); then
-  echo "$0: stage 2: train an adapter for ${langs}, two runs each, averaged; logs in exp/log"
+  echo "$0: stage 2: train an adapter for ${langs}, three runs each, averaged; logs in exp/log"
   $train_cmd JOB=1:"$count" exp/log/train.JOB.log local/train.sh "$base" JOB "${lang[@]}"
 fi
 
