@@ -245,7 +245,7 @@ def _by_language(
     table = render(header, rows, markdown=True)
     return (
         f"{table}\nMean relative WER reduction against the frozen base at its better context: "
-        f"{mean(reductions):.0%}; smallest {min(reductions):.0%}.\n"
+        f"{mean(reductions):.1%}; smallest {min(reductions):.1%}.\n"
     )
 
 

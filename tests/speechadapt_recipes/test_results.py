@@ -69,7 +69,7 @@ def test_error_rates_and_costs(recipe, capsys):
     assert be[1:6] == ["2", "8", "50.00", "100.00", "37.50"]
     assert be[6].startswith("25.00 [")
     assert be[-1] == "50%"
-    assert "better context: 50%; smallest 50%" in out
+    assert "better context: 50.0%; smallest 50.0%" in out
     assert cost[1:] == ["2 / 2 / 0.1"] * 3 + ["1", "120, 120, 120", "185", "1.5"]
     pooled = {row[0]: row[1:3] for row in rows if row[0].startswith(("frozen", "adapter"))}
     assert pooled["adapter, 0.5 s of silence"] == ["4", "25.00"]
