@@ -120,7 +120,9 @@ def decode_clips(
         if reason:
             unusable.append((clip.utterance.id, reason))
         else:
-            done = replace(clip.utterance, audio=str(job[1]), duration=result)
+            # Milliseconds, as Kaldi's own tools write them: batches are made by length, so the last
+            # digit decides which adapter a recipe ends with.
+            done = replace(clip.utterance, audio=str(job[1]), duration=round(result, 3))
             usable.append(Clip(done, clip.split))
     return usable, unusable
 
