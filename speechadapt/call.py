@@ -7,17 +7,22 @@ Nothing about a batch is ever kept on a module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from speechadapt_kernels.stacked import Rows
+
 if TYPE_CHECKING:
     from speechadapt.adapters.adapter import Adapter
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,44 +32,81 @@ class Call:
     Attributes:
         adapters: The adapters this batch uses, each once. They stay those of the start of the call
             even when the bank replaces one meanwhile.
-        slots: For each utterance the index of its adapter in ``adapters``; -1 = frozen base.
+        stacks: For each utterance the indices of its adapters in ``adapters``, in the order in
+            which they are applied; empty = frozen base.
         key_lengths: Valid encoder positions of each utterance, ``[batch]``; None = all are valid.
         kept: Tensors an adapter needs later in the same pass (a residual, a sub-layer's input),
             by canonical site.
+        penalties: What adapters in training add to the loss.
     """
 
     adapters: tuple[Adapter, ...] = ()
-    slots: tuple[int, ...] = ()
+    stacks: tuple[tuple[int, ...], ...] = ()
     key_lengths: Tensor | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
-    _masks: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict)
+    penalties: list[Tensor] = field(default_factory=list)
+    _made: dict[Any, Any] = field(default_factory=dict)
 
-    def rows(self, count: int) -> tuple[int, ...]:
-        """Slots for a forward pass of ``count`` rows.
+    @cached_property
+    def depth(self) -> int:
+        """Adapters in the longest stack of the batch."""
+        return max(map(len, self.stacks), default=0)
 
-        A beam search runs several consecutive rows for each utterance.
+    def keep(self, utterances: Sequence[int], key_lengths: Tensor | None) -> Call:
+        """The call that goes on with some of the utterances."""
+        return Call(self.adapters, tuple(self.stacks[i] for i in utterances), key_lengths)
+
+    def rows(self, members: tuple[int, ...], level: int, count: int, device: torch.device) -> Rows:
+        """Rows of a pass that use one of the adapters ``members`` as number ``level`` of a stack.
+
+        Args:
+            members: Indices into ``adapters``, each used by an utterance at that level.
+            level: 0 = applied first.
+            count: Rows of the pass: a beam search runs several consecutive ones an utterance.
+            device: Where the pass runs.
 
         Raises:
             ValueError: ``count`` is no multiple of the number of utterances (a bug of the caller).
         """
-        if count == len(self.slots):
-            return self.slots
-        beams, rest = divmod(count, len(self.slots))
+
+        def make() -> Rows:
+            place = {member: i for i, member in enumerate(members)}
+            slots = [
+                place.get(stack[level], -1) if level < len(stack) else -1 for stack in self.stacks
+            ]
+            beams = self.beams(count)
+            return Rows([slot for slot in slots for _ in range(beams)], len(members), device)
+
+        return self.once(("rows", members, level, count, device), make)
+
+    def beams(self, count: int) -> int:
+        """Rows of each utterance in a pass of ``count`` rows.
+
+        Raises:
+            ValueError: The rows do not divide over the utterances (a bug of the caller).
+        """
+        beams, rest = divmod(count, len(self.stacks))
         if rest:
-            raise ValueError(f"{count} rows do not divide over {len(self.slots)} utterances")
-        return tuple(slot for slot in self.slots for _ in range(beams))
+            raise ValueError(f"{count} rows do not divide over {len(self.stacks)} utterances")
+        return beams
 
     def key_mask(self, rows: int, keys: int, device: torch.device) -> Tensor | None:
         """Boolean mask ``[rows, 1, 1, keys]`` of valid encoder positions; None = all are valid."""
         if self.key_lengths is None:
             return None
-        cached = self._masks.get((rows, keys, device))
-        if cached is None:
-            lengths = self.key_lengths.to(device)
-            lengths = lengths.repeat_interleave(rows // len(lengths))
-            cached = (torch.arange(keys, device=device) < lengths[:, None])[:, None, None, :]
-            self._masks[(rows, keys, device)] = cached
-        return cached
+        lengths = self.key_lengths
+
+        def make() -> Tensor:
+            valid = lengths.to(device).repeat_interleave(rows // len(lengths))
+            return (torch.arange(keys, device=device) < valid[:, None])[:, None, None, :]
+
+        return self.once(("mask", rows, keys, device), make)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """``make()``, made once for this batch: decoding runs hundreds of passes over it."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 _current: ContextVar[Call | None] = ContextVar("speechadapt_call", default=None)

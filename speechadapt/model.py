@@ -14,7 +14,7 @@ from speechadapt.backbones.checkpoints import checksum, load_whisper
 from speechadapt.backbones.whisper import FROZEN_TRAILING_SILENCE, Encoded, WhisperBackbone
 from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
-from speechadapt.route import Route
+from speechadapt.route import Route, adapter_names
 from speechadapt.store import load_adapter
 
 
@@ -40,10 +40,14 @@ class SpeechModel:
 
     def trailing_silence(self, routes: Sequence[Route]) -> float:
         """Seconds of silence that this batch needs after the speech: the largest of its routes."""
-        return max(
-            FROZEN_TRAILING_SILENCE if route is None else self.bank[route].info.trailing_silence
-            for route in routes
-        )
+        adapters = [self.bank[name] for route in routes for name in adapter_names(route)]
+        needs = [adapter.info.trailing_silence for adapter in adapters]
+        return max([*needs, FROZEN_TRAILING_SILENCE] if None in routes else needs)
+
+    def language(self, route: Route) -> str | None:
+        """Whisper's code of the language that the adapters of a route were trained with, if any."""
+        languages = [self.bank[name].info.language for name in adapter_names(route)]
+        return next((language for language in languages if language), None)
 
     def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
         """What decoder passes over ``encoded`` need."""

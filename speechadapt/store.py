@@ -94,7 +94,7 @@ def load_adapter(folder: str | Path, backbone: WhisperBackbone) -> Adapter:
     for key in expected:
         site, tensor_name = key.split("/")
         by_site.setdefault(site, {})[tensor_name] = tensors[key]
-    return Adapter(name, config, family_of(config), by_site, info)
+    return Adapter(name, wanted.config, wanted.family, by_site, info)
 
 
 def card(adapter: Adapter) -> str:

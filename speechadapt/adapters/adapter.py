@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speechadapt.adapters.config import AdapterConfig
+from speechadapt.adapters.config import EVERYWHERE, AdapterConfig
+from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
-
-
-class Family(Protocol):
-    """One adapter method: how its tensors start and what they do at a site."""
-
-    def source(self, config: Any) -> str:
-        """What it reads at a site: ``output``, or ``input`` (what the sub-layer itself reads)."""
-        ...
-
-    def init(self, config: Any, dim: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fresh tensors for a site of width ``dim``; they change no output."""
-        ...
-
-    def apply(
-        self, config: Any, tensors: Mapping[str, Tensor], source: Tensor, base: Tensor, train: bool
-    ) -> Tensor:
-        """New output of the site where one adapter serves every row, ``[rows, frames, dim]``."""
-        ...
-
-    def apply_mixed(
-        self,
-        config: Any,
-        tensors: list[Mapping[str, Tensor]],
-        slots: Tensor,
-        source: Tensor,
-        base: Tensor,
-        train: bool,
-    ) -> Tensor:
-        """The same where row ``b`` uses ``tensors[slots[b]]``, or nothing where that is -1."""
-        ...
 
 
 @dataclass
@@ -108,11 +79,22 @@ class Adapter:
         info: AdapterInfo,
         seed: int = 0,
     ) -> Adapter:
-        """A new adapter that changes no output yet, its random parts drawn from ``seed``."""
+        """A new adapter that changes no output yet, its random parts drawn from ``seed``.
+
+        Raises:
+            ConfigError: The family cannot attach where the config says.
+        """
         generator = torch.Generator().manual_seed(seed)
-        tensors = {
-            site.name: family.init(config, site.dim, generator) for site in config.select(sites)
-        }
+        chosen = []
+        for site in config.select(sites):
+            reason = family.refuses(config, site)
+            if reason is None:
+                chosen.append(site)
+            elif EVERYWHERE not in config.points:
+                raise ConfigError(f"adapter config: {config.method} at {site.name}: {reason}")
+        # On disk an adapter names its stacks, so that it stays what it is on any backbone.
+        config = replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen)))
+        tensors = {site.name: family.init(config, site, generator) for site in chosen}
         return cls(name, config, family, tensors, info)
 
     def start_from(self, other: Adapter) -> None:
@@ -144,25 +126,26 @@ class Adapter:
             for key, tensor in values.items():
                 yield f"{site}/{key}", tensor
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Every tensor."""
-        for _, tensor in self.named_tensors():
-            yield tensor
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every tensor that is trained, by its key on disk."""
+        for key, tensor in self.named_tensors():
+            if key.split("/")[1] not in self.family.buffers:
+                yield key, tensor
 
     @property
     def parameter_count(self) -> int:
-        """Number of parameters."""
-        return sum(tensor.numel() for tensor in self.parameters())
+        """Number of trained parameters."""
+        return sum(tensor.numel() for _, tensor in self.named_parameters())
 
     def train(self, mode: bool = True) -> Adapter:
         """Switch gradients and dropout on or off."""
         self.training = mode
-        for tensor in self.parameters():
+        for _, tensor in self.named_parameters():
             tensor.requires_grad_(mode)
         return self
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
         """Move every tensor, in place."""
-        for tensor in self.parameters():
+        for _, tensor in self.named_tensors():
             tensor.data = tensor.data.to(device, dtype)
         return self

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt_kernels.bottleneck import (
-    ACTIVATIONS,
-    BottleneckWeights,
-    bottleneck,
-    mixed_bottleneck,
-)
+from speechadapt.adapters.family import Family, SiteBatch, Source, uniform
+from speechadapt.backbones.base import Site
+from speechadapt_kernels.bottleneck import ACTIVATIONS, BottleneckWeights, bottleneck
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class BottleneckConfig(AdapterConfig):
     """
 
     method: ClassVar[str] = "bottleneck"
+    width: ClassVar[str] = "bottleneck"
 
     bottleneck: int = 64
     activation: str = "gelu"
@@ -53,27 +51,30 @@ class BottleneckConfig(AdapterConfig):
         self.check(self.placement in placements, "placement", " or ".join(placements))
         self.check(math.isfinite(self.scale), "scale", "a finite number")
         self.check(0.0 <= self.dropout < 1.0, "dropout", "0 … below 1")
-        parallel_out = self.placement == "parallel" and "out" in self.points
-        self.check(
-            not parallel_out, "points", "sub-layers such as ffn.out with the parallel placement"
-        )
 
 
-class Bottleneck:
+class Bottleneck(Family):
     """The family of :class:`BottleneckConfig`."""
 
-    def source(self, config: BottleneckConfig) -> str:
-        """``output`` (sequential) or ``input`` (parallel)."""
-        return "output" if config.placement == "sequential" else "input"
+    width_axes: ClassVar = {"down.weight": 0, "down.bias": 0, "up.weight": 1}
+
+    def source(self, config: BottleneckConfig, point: str) -> Source:
+        """The sub-layer's output (sequential) or its input (parallel)."""
+        return "output" if config.placement == "sequential" else "sublayer_input"
+
+    def refuses(self, config: BottleneckConfig, site: Site) -> str | None:
+        """A parallel adapter needs a sub-layer to be parallel to."""
+        if config.placement == "parallel" and (site.entry is None or site.reads_residual):
+            return "a parallel adapter goes beside a sub-layer, such as ffn.out"
+        return None
 
     def init(
-        self, config: BottleneckConfig, dim: int, generator: torch.Generator
+        self, config: BottleneckConfig, site: Site, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Down projection as ``nn.Linear`` starts it; up projection zero, so nothing changes."""
-        bound = 1.0 / math.sqrt(dim)
-        down = torch.rand(config.bottleneck, dim, generator=generator) * (2 * bound) - bound
+        dim = site.dim
         tensors = {
-            "down.weight": down,
+            "down.weight": uniform((config.bottleneck, dim), dim, generator),
             "down.bias": torch.zeros(config.bottleneck),
             "up.weight": torch.zeros(dim, config.bottleneck),
             "up.bias": torch.zeros(dim),
@@ -83,41 +84,26 @@ class Bottleneck:
         return tensors
 
     def apply(
-        self,
-        config: BottleneckConfig,
-        tensors: Mapping[str, Tensor],
-        source: Tensor,
-        base: Tensor,
-        train: bool,
+        self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: SiteBatch
     ) -> Tensor:
-        """One adapter for all rows."""
-        dropout = config.dropout if train else 0.0
-        weights = _weights(tensors)
-        return bottleneck(source, base, weights, config.activation, config.scale, dropout)
-
-    def apply_mixed(
-        self,
-        config: BottleneckConfig,
-        tensors: list[Mapping[str, Tensor]],
-        slots: Tensor,
-        source: Tensor,
-        base: Tensor,
-        train: bool,
-    ) -> Tensor:
-        """Each row its own adapter."""
-        dropout = config.dropout if train else 0.0
-        weights = _weights({key: torch.stack([t[key] for t in tensors]) for key in tensors[0]})
-        return mixed_bottleneck(
-            source, base, weights, slots, config.activation, config.scale, dropout
+        """``target + scale * up(act(down(norm(source))))``."""
+        return bottleneck(
+            batch.source,
+            batch.target,
+            bottleneck_weights(weights),
+            config.activation,
+            config.scale,
+            config.dropout if batch.train else 0.0,
         )
 
 
-def _weights(tensors: Mapping[str, Tensor]) -> BottleneckWeights:
+def bottleneck_weights(weights: Mapping[str, Tensor]) -> BottleneckWeights:
+    """Stacked tensors as the operator takes them."""
     return BottleneckWeights(
-        down=tensors["down.weight"],
-        down_bias=tensors["down.bias"],
-        up=tensors["up.weight"],
-        up_bias=tensors["up.bias"],
-        norm_weight=tensors.get("norm.weight"),
-        norm_bias=tensors.get("norm.bias"),
+        down=weights["down.weight"],
+        down_bias=weights["down.bias"],
+        up=weights["up.weight"],
+        up_bias=weights["up.bias"],
+        norm_weight=weights.get("norm.weight"),
+        norm_bias=weights.get("norm.bias"),
     )

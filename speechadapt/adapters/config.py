@@ -9,27 +9,32 @@ from typing import Any, ClassVar
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
 
+EVERYWHERE = "*"
+"""The point that stands for every place a family can attach to."""
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """Where an adapter attaches. Families add their own settings.
 
     Attributes:
-        points: Places inside each layer by canonical name: ``attn.out``, ``cross.out``, ``ffn.out``
-            or ``out`` (the layer's output).
-        stacks: ``encoder``, ``decoder`` or both.
+        points: Places by canonical name: ``attn.q``, ``attn.out``, ``cross.out``, ``ffn.in``,
+            ``ffn.out``, ``out`` (the layer's output), ``embed`` (what the first layer reads), …;
+            ``*`` = wherever the family can attach.
+        stacks: ``encoder``, ``decoder`` or both; None = all that the backbone has.
         top_layers: Only the last so many layers of each stack; None = all.
     """
 
     method: ClassVar[str] = ""
+    width: ClassVar[str] = ""  # the field that sets the width, where the family has one
 
     points: tuple[str, ...] = ("out",)
-    stacks: tuple[str, ...] = ("encoder", "decoder")
+    stacks: tuple[str, ...] | None = None
     top_layers: int | None = None
 
     def __post_init__(self) -> None:
         self.check(bool(self.points), "points", "at least one place, e.g. ffn.out")
-        self.check(bool(self.stacks), "stacks", "encoder, decoder or both")
+        self.check(self.stacks is None or bool(self.stacks), "stacks", "encoder, decoder or both")
         self.check(self.top_layers is None or self.top_layers > 0, "top_layers", "1 or more")
 
     def check(self, holds: bool, name: str, expected: str) -> None:
@@ -47,34 +52,39 @@ class AdapterConfig:
         """
         sites = list(sites)
         for name, asked, known in (
-            ("points", self.points, {site.point for site in sites}),
-            ("stacks", self.stacks, {site.stack for site in sites}),
+            ("points", self.points, {EVERYWHERE, *(site.point for site in sites)}),
+            ("stacks", self.stacks or (), {site.stack for site in sites}),
         ):
             if unknown := sorted(set(asked) - known):
                 raise ConfigError(
                     f"adapter config: {name} has {', '.join(unknown)}; "
-                    f"this backbone has {', '.join(sorted(known))}"
+                    f"this backbone has {', '.join(sorted(known - {EVERYWHERE}))}"
                 )
-        depth = {site.stack: 0 for site in sites}
-        for site in sites:
-            depth[site.stack] = max(depth[site.stack], site.layer + 1)
-        lowest = {s: n - self.top_layers if self.top_layers else 0 for s, n in depth.items()}
-        return [
+        chosen = [
             site
             for site in sites
-            if site.stack in self.stacks
-            and site.point in self.points
-            and site.layer >= lowest[site.stack]
+            if {site.point, EVERYWHERE} & set(self.points)
+            and (self.stacks is None or site.stack in self.stacks)
+        ]
+        if self.top_layers is None:
+            return chosen
+        depth = {site.stack: 0 for site in sites}
+        for site in sites:
+            depth[site.stack] = max(depth[site.stack], (site.layer or 0) + 1)
+        return [
+            site
+            for site in chosen
+            if site.layer is not None and site.layer >= depth[site.stack] - self.top_layers
         ]
 
     @property
     def computation(self) -> tuple[Any, ...]:
         """What decides the arithmetic at a site; adapters that agree in it can share one operator.
 
-        Where an adapter attaches is not part of it.
+        Where an adapter attaches is not part of it, and its width neither.
         """
-        placement = {field.name for field in fields(AdapterConfig)}
-        own = (getattr(self, f.name) for f in fields(self) if f.name not in placement)
+        left_out = {field.name for field in fields(AdapterConfig)} | {self.width}
+        own = (getattr(self, f.name) for f in fields(self) if f.name not in left_out)
         return (self.method, *own)
 
     def to_dict(self) -> dict[str, Any]:

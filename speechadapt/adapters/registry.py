@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechadapt.adapters.adapter import Family
+from speechadapt.adapters.bias import (
+    AdapterBias,
+    AdapterBiasConfig,
+    BitFit,
+    BitFitConfig,
+    Ia3,
+    Ia3Config,
+)
 from speechadapt.adapters.bottleneck import Bottleneck, BottleneckConfig
 from speechadapt.adapters.config import AdapterConfig
+from speechadapt.adapters.conv import Conformer, ConformerConfig, ConvPass, ConvPassConfig
+from speechadapt.adapters.family import Family
+from speechadapt.adapters.gated import Gated, GatedConfig
+from speechadapt.adapters.hydra import Hydra, HydraConfig
+from speechadapt.adapters.invertible import Invertible, InvertibleConfig
+from speechadapt.adapters.lora import Lora, LoraConfig
+from speechadapt.adapters.mixture import Mixture, MixtureConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
-    BottleneckConfig.method: (BottleneckConfig, Bottleneck()),
+    config.method: (config, family)
+    for config, family in (
+        (BottleneckConfig, Bottleneck()),
+        (ConvPassConfig, ConvPass()),
+        (ConformerConfig, Conformer()),
+        (LoraConfig, Lora()),
+        (HydraConfig, Hydra()),
+        (AdapterBiasConfig, AdapterBias()),
+        (Ia3Config, Ia3()),
+        (BitFitConfig, BitFit()),
+        (InvertibleConfig, Invertible()),
+        (GatedConfig, Gated()),
+        (MixtureConfig, Mixture()),
+    )
 }
 
 PRESETS: dict[str, AdapterConfig] = {
@@ -21,6 +48,28 @@ PRESETS: dict[str, AdapterConfig] = {
     "pfeiffer": BottleneckConfig(bottleneck=64, points=("out",)),
     # beside the feed-forward
     "parallel": BottleneckConfig(bottleneck=64, points=("ffn.out",), placement="parallel"),
+    # the same without LayerNorm, its output times four (He et al. 2022, section 4.6)
+    "scaled_parallel": BottleneckConfig(
+        bottleneck=64,
+        points=("ffn.out",),
+        placement="parallel",
+        activation="relu",
+        layer_norm=False,
+        scale=4.0,
+    ),
+    # beside the self-attention's queries and values
+    "lora": LoraConfig(rank=16, alpha=32.0),
+    # the other families as their papers have them
+    "convpass": ConvPassConfig(),
+    "conformer": ConformerConfig(),
+    "hydra": HydraConfig(),
+    "adapter_bias": AdapterBiasConfig(),
+    "ia3": Ia3Config(),
+    "bitfit": BitFitConfig(),
+    "invertible": InvertibleConfig(),
+    "gated": GatedConfig(),
+    "dense_moa": MixtureConfig(),
+    "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
 }
 
 

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from speechadapt.backbones.base import Site
+from speechadapt.backbones.base import Site, linear_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
 from speechadapt.call import current
 from speechadapt.features import LogMel, Mel
@@ -23,11 +23,27 @@ FROZEN_TRAILING_SILENCE = (
     2.56  # seconds the frozen decoder needs to stop by itself (docs/short_context.md)
 )
 
-# sub-layer -> (its normalisation, the leaf that ends it); None where a stack does not have it.
+# sub-layer -> its normalisation, and the linear layers inside it; the last ends it.
 _SUBLAYERS = {
-    "attn": ("self_attn_layer_norm", "self_attn.out_proj"),
-    "cross": ("encoder_attn_layer_norm", "encoder_attn.out_proj"),
-    "ffn": ("final_layer_norm", "fc2"),
+    "attn": (
+        "self_attn_layer_norm",
+        {
+            "q": "self_attn.q_proj",
+            "k": "self_attn.k_proj",
+            "v": "self_attn.v_proj",
+            "out": "self_attn.out_proj",
+        },
+    ),
+    "cross": (
+        "encoder_attn_layer_norm",
+        {
+            "q": "encoder_attn.q_proj",
+            "k": "encoder_attn.k_proj",
+            "v": "encoder_attn.v_proj",
+            "out": "encoder_attn.out_proj",
+        },
+    ),
+    "ffn": ("final_layer_norm", {"in": "fc1", "out": "fc2"}),
 }
 _STACKS = {"encoder": ("attn", "ffn"), "decoder": ("attn", "cross", "ffn")}
 
@@ -94,7 +110,9 @@ class WhisperBackbone:
         self.name = checkpoint.name
         # Taken by the loader before any cast: bf16 rounds what the fingerprint is made from.
         self.fingerprint = checkpoint.fingerprint or fingerprint(self.model)
-        self.sites = {site.name: site for site in _site_table(self.model)}
+        # Where adapters of the encoder's input attach: no module of Whisper's ends there.
+        self._embed = nn.Identity()
+        self.sites = {site.name: site for site in _site_table(self.model, self._embed)}
         self._log_mel: LogMel | None = None
 
     @property
@@ -134,7 +152,7 @@ class WhisperBackbone:
         encoder = self.model.model.encoder
         hidden = nn.functional.gelu(encoder.conv1(mel.values.to(self.dtype)))
         hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+        hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
         for layer in encoder.layers:
             hidden = layer(hidden, None)
         return Encoded(encoder.layer_norm(hidden), mel.lengths // 2)
@@ -159,18 +177,31 @@ class WhisperBackbone:
         return self.model.proj_out(states)
 
 
-def _site_table(model: nn.Module) -> list[Site]:
-    sites = []
+def _site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
+    """Every site: of the layers by sub-layer, and before and after the encoder's layers."""
+    encoder = model.get_submodule("model.encoder")
+    final = encoder.get_submodule("layer_norm")
+    assert isinstance(final, nn.LayerNorm)
+    width = final.normalized_shape[0]
+    sites = [
+        Site("encoder.embed", embed, width, width),
+        Site("encoder.final", final, width, width),
+    ]
     for stack, sublayers in _STACKS.items():
         layers = model.get_submodule(f"model.{stack}.layers")
         assert isinstance(layers, nn.ModuleList)
         for index, layer in enumerate(layers):
             for sublayer in sublayers:
-                norm_path, leaf_path = _SUBLAYERS[sublayer]
-                norm, leaf = layer.get_submodule(norm_path), layer.get_submodule(leaf_path)
-                assert isinstance(leaf, nn.Linear)
-                dim = leaf.out_features
-                sites.append(Site(f"{stack}.{index}.{sublayer}.out", leaf, norm, dim))
+                norm_path, linears = _SUBLAYERS[sublayer]
+                norm = layer.get_submodule(norm_path)
+                sites.append(Site(f"{stack}.{index}.{sublayer}.norm", norm, width, width))
+                for part, path in linears.items():
+                    leaf = linear_at(layer, path)
+                    entry = norm if part == "out" else None
+                    name = f"{stack}.{index}.{sublayer}.{part}"
+                    sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, entry))
             # The layer's own output is the feed-forward's output plus its residual.
-            sites.append(Site(f"{stack}.{index}.out", leaf, norm, dim, reads_residual=True))
+            last = linear_at(layer, "fc2")
+            name = f"{stack}.{index}.out"
+            sites.append(Site(name, last, width, last.in_features, norm, reads_residual=True))
     return sites

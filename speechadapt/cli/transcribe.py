@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     route = _route(args.route, model)
     if args.context == "auto":
         trailing_silence = model.trailing_silence([route])
-    options = _options(args, None if route is None else model.bank[route].info.language)
+    options = _options(args, model.language(route))
 
     languages = {u.id: language_code(u.language) for u in utterances if u.language}
     sound = _Sound(utterances, skip_bad=args.skip_bad)

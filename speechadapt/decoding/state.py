@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from speechadapt.backbones.whisper import Encoded
-from speechadapt.call import Call, running
+from speechadapt.call import running
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
 
@@ -83,5 +83,4 @@ class DecoderState:
             layer.keys = layer.keys[:, :, :longest]
             layer.values = layer.values[:, :, :longest]
         uneven = bool((self._lengths != longest).any())
-        slots = tuple(self._call.slots[i] for i in utterances)
-        self._call = Call(self._call.adapters, slots, self._lengths if uneven else None)
+        self._call = self._call.keep(utterances, self._lengths if uneven else None)

@@ -26,6 +26,10 @@ class Target(Protocol):
         """What learns."""
         ...
 
+    def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What learns, and what else changes while training (running statistics)."""
+        ...
+
     def train(self, mode: bool) -> None:
         """Switch gradients on or off."""
         ...
@@ -45,7 +49,11 @@ class AdapterTarget:
         self.route: Route = adapter.name
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The adapter's tensors."""
+        """What the adapter trains."""
+        return self.adapter.named_parameters()
+
+    def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All of the adapter."""
         return self.adapter.named_tensors()
 
     def train(self, mode: bool) -> None:
@@ -72,6 +80,10 @@ class FullTarget:
             if name != "model.encoder.embed_positions.weight":
                 yield name, parameter
 
+    def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Nothing but what learns: Whisper has no running statistics."""
+        return self.named_parameters()
+
     def train(self, mode: bool) -> None:
         """Gradients; Whisper itself has no dropout to switch."""
         for _, parameter in self.named_parameters():
@@ -86,12 +98,12 @@ class FullTarget:
 
 
 def snapshot(target: Target) -> dict[str, Tensor]:
-    """Copies of everything that learns, on the CPU."""
-    return {name: p.detach().cpu().clone() for name, p in target.named_parameters()}
+    """Copies of everything that changes, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in target.named_tensors()}
 
 
 def restore(target: Target, tensors: dict[str, Tensor]) -> None:
     """The inverse of :func:`snapshot`."""
     with torch.no_grad():
-        for name, parameter in target.named_parameters():
-            parameter.copy_(tensors[name])
+        for name, tensor in target.named_tensors():
+            tensor.copy_(tensors[name])

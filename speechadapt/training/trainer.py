@@ -156,6 +156,8 @@ class Trainer:
             autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
             with running(call), autocast:
                 loss = self.objective.loss(self.model.backbone.encode(mel), targets) / tokens
+                for penalty in call.penalties:
+                    loss = loss + penalty / len(batches)
             loss.backward()
             total += loss.item()
         if not total < float("inf"):

@@ -1,0 +1,142 @@
+"""Arithmetic with the weights of n adapters stacked on a first axis.
+
+A batch is laid out by adapter, ``[adapters, rows, frames, dim]``: ``rows`` is how many of its
+utterances each adapter serves. One product then serves every adapter, whatever each row uses. With
+a single adapter the plain operators run, so that it costs what an unstacked layer costs.
+
+This is the plain torch reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Rows:
+    """Which of ``count`` stacked adapters each row of a batch uses.
+
+    Args:
+        slots: Adapter of each row, -1 … count-1; -1 = none. Every adapter serves a row at least.
+        count: Number of stacked adapters.
+        device: Where the batch is.
+    """
+
+    def __init__(self, slots: Sequence[int], count: int, device: torch.device):
+        self.count = count
+        served: list[list[int]] = [[] for _ in range(count)]
+        for row, slot in enumerate(slots):
+            if slot >= 0:
+                served[slot].append(row)
+        self.per_adapter = max(len(rows) for rows in served)
+        # Beam search and plain batches come in this order: then a view is all it takes.
+        self._in_order = [row for rows in served for row in rows] == list(
+            range(len(slots))
+        ) and all(len(rows) == self.per_adapter for rows in served)
+        if self._in_order:
+            return
+        # Adapters that serve fewer rows repeat their first one; its result is not read.
+        padded = [rows + rows[:1] * (self.per_adapter - len(rows)) for rows in served]
+        read = [
+            place * self.per_adapter + i
+            for place, rows in enumerate(served)
+            for i in range(len(rows))
+        ]
+        self._gather = torch.tensor(padded, device=device).flatten()
+        self._read = torch.tensor(read, device=device)
+        self._written = torch.tensor([row for rows in served for row in rows], device=device)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """``[batch, ...]`` laid out by adapter, ``[adapters, rows, ...]``."""
+        if not self._in_order:
+            x = x.index_select(0, self._gather)
+        return x.unflatten(0, (self.count, self.per_adapter))
+
+    def scatter(self, base: Tensor, y: Tensor) -> Tensor:
+        """``base`` (``[batch, ...]``) with the rows that use an adapter taken from ``y``.
+
+        Args:
+            base: Kept bit for bit where a row uses no adapter.
+            y: Laid out by adapter, ``[adapters, rows, ...]``.
+        """
+        y = y.flatten(0, 1)
+        if self._in_order:
+            return y
+        return base.index_copy(0, self._written, y.index_select(0, self._read).to(base.dtype))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Each adapter's own linear layer.
+
+    Args:
+        x: ``[adapters, rows, frames, in]``.
+        weight: ``[adapters, out, in]``.
+        bias: ``[adapters, out]``.
+
+    Returns:
+        ``[adapters, rows, frames, out]``.
+    """
+    if len(weight) == 1:
+        return F.linear(x[0], weight[0], None if bias is None else bias[0])[None]
+    flat = x.flatten(1, 2)
+    if bias is None:
+        y = torch.bmm(flat, weight.mT)
+    else:
+        y = torch.baddbmm(bias[:, None], flat, weight.mT)
+    return y.unflatten(1, x.shape[1:3])
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each adapter's own LayerNorm over the last axis, with weights ``[adapters, dim]``."""
+    if len(weight) == 1:
+        return F.layer_norm(x, x.shape[-1:], weight[0], bias[0])
+    return torch.addcmul(vector(bias), F.layer_norm(x, x.shape[-1:]), vector(weight))
+
+
+def vector(x: Tensor) -> Tensor:
+    """``[adapters, dim]`` in a shape that broadcasts over rows and frames."""
+    return x[:, None, None]
+
+
+def add_linear(base: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """``base + scale * linear(x, weight)``, the sum made inside the product.
+
+    Args:
+        base: ``[adapters, rows, frames, out]``.
+        x: ``[adapters, rows, frames, in]``.
+        weight: ``[adapters, out, in]``.
+        scale: Factor of the product.
+    """
+    if len(weight) == 1:
+        flat = base.flatten(0, 2).addmm(x.flatten(0, 2), weight[0].mT, alpha=scale)
+    else:
+        flat = base.flatten(1, 2).baddbmm(x.flatten(1, 2), weight.mT, alpha=scale)
+    return flat.view(base.shape)
+
+
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor, causal: bool = False) -> Tensor:
+    """Each adapter's own convolution over the frames, as long as its input.
+
+    Args:
+        x: ``[adapters, rows, frames, channels]``; zero beyond each utterance.
+        weight: ``[adapters, channels, channels or 1 (depthwise), kernel]``, an odd kernel unless
+            causal.
+        bias: ``[adapters, channels]``.
+        causal: Whether a frame sees itself and earlier ones only.
+    """
+    adapters, _, frames, channels = x.shape
+    kernel = weight.shape[-1]
+    before = kernel - 1 if causal else kernel // 2
+    groups = adapters * channels // weight.shape[2]
+    flat = x.permute(1, 0, 3, 2).flatten(1, 2)  # [rows, adapters * channels, frames]
+    flat = F.pad(flat, (before, kernel - 1 - before))
+    y = F.conv1d(flat, weight.flatten(0, 1), bias.flatten(), groups=groups)
+    return y.view(-1, adapters, channels, frames).permute(1, 0, 3, 2)
+
+
+def valid_frames(x: Tensor, lengths: Tensor) -> Tensor:
+    """Boolean ``[adapters, rows, frames, 1]``: which frames of ``x`` are no padding."""
+    return (torch.arange(x.shape[2], device=x.device) < lengths[..., None])[..., None]

@@ -1,0 +1,106 @@
+"""What an adapter family is: how its tensors start, and what they do at a site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechadapt.backbones.base import Site
+from speechadapt_kernels.stacked import valid_frames
+
+Source = Literal["output", "leaf_input", "sublayer_input"]
+"""What an adapter reads: the leaf's output (plus the residual where the site says so), the leaf's
+own input, or what the whole sub-layer reads."""
+
+
+@dataclass(frozen=True)
+class SiteBatch:
+    """The rows that adapters of one kind serve at a site, laid out by adapter.
+
+    Attributes:
+        source: What the adapters read, ``[adapters, rows, frames, source dim]``.
+        target: What they change, ``[adapters, rows, frames, dim]``: the leaf's output, or its
+            input for a family that edits inputs.
+        train: Whether these adapters are in training.
+        lengths: Valid frames of each row, ``[adapters, rows]``; None = all are valid.
+        store: Replaces a buffer of the adapters: ``store(name, values)`` with values
+            ``[adapters, ...]``.
+        penalties: What is appended here is added to the loss of a training step.
+    """
+
+    source: Tensor
+    target: Tensor
+    train: bool
+    lengths: Tensor | None
+    store: Callable[[str, Tensor], None]
+    penalties: list[Tensor]
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which frames are no padding, ``[adapters, rows, frames, 1]``; None = all."""
+        return None if self.lengths is None else valid_frames(self.source, self.lengths)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of ``x`` (``[adapters, rows, frames, 1]``) over the valid frames."""
+        valid = self.valid
+        return x.mean() if valid is None else x[valid].mean()
+
+
+class Family:
+    """One adapter method.
+
+    Attributes:
+        width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
+            in width alone are padded with zeros along it and share one operator.
+        buffers: Names of tensors that are not trained.
+    """
+
+    width_axes: ClassVar[Mapping[str, int]] = {}
+    buffers: ClassVar[frozenset[str]] = frozenset()
+
+    def source(self, config: Any, point: str) -> Source:
+        """What it reads at ``point``."""
+        return "output"
+
+    def edits_input(self, config: Any, point: str) -> bool:
+        """Whether it changes what the leaf reads, instead of what it gives."""
+        return False
+
+    def refuses(self, config: Any, site: Site) -> str | None:
+        """Why it cannot attach to ``site``, in words; None = it can."""
+        return None
+
+    def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fresh tensors for ``site``; they change no output."""
+        raise NotImplementedError
+
+    def apply(self, config: Any, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
+        """What becomes of ``batch.target``.
+
+        Args:
+            config: Of the adapters; they differ in width at most.
+            weights: Their tensors, each stacked: ``[adapters, ...]``.
+            batch: The rows they serve.
+
+        Returns:
+            Shape of ``batch.target``.
+        """
+        raise NotImplementedError
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    """As ``nn.Linear`` and ``nn.Conv1d`` start: uniform within ``1 / sqrt(fan_in)``."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return torch.rand(*shape, generator=generator) * (2 * bound) - bound
+
+
+def linear_only(site: Site) -> str | None:
+    """Why a family of linear layers cannot attach to ``site``; None = it can."""
+    if site.reads_residual or not isinstance(site.leaf, nn.Linear):
+        return "it changes a linear layer, such as attn.q or ffn.out"
+    return None

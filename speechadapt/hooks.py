@@ -1,0 +1,209 @@
+"""How adapters get into a frozen model: hooks on its leaves.
+
+Each leaf in use gets one hook on its output, and one on its input where an adapter edits that; each
+sub-layer whose input or residual an adapter reads gets one on the module that opens it. A hook
+reads the current call and nothing else: no adapter is ever "active", and a pass without a route
+runs the plain model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechadapt.adapters.adapter import Adapter
+from speechadapt.adapters.family import SiteBatch, Source
+from speechadapt.backbones.base import Site
+from speechadapt.call import Call, current
+from speechadapt_kernels.stacked import Rows
+
+Group: TypeAlias = tuple[int, tuple[int, ...]]
+"""Level in the stacks, and the adapters there that one operator serves."""
+
+
+class Hooks:
+    """The hooks of one backbone.
+
+    Args:
+        sites: Every site by its canonical name.
+    """
+
+    def __init__(self, sites: Mapping[str, Site]):
+        self._sites = sites
+        self._handles: list[Any] = []
+        self._hooked: set[tuple[str, int]] = set()
+
+    def attach(self, adapter: Adapter) -> None:
+        """Hook what this adapter needs and no other one needed yet."""
+        for name in adapter.tensors:
+            site = self._sites[name]
+            if adapter.family.edits_input(adapter.config, site.point):
+                self._once("input", site.leaf, self._hook_input)
+            else:
+                self._once("output", site.leaf, self._hook_output)
+            reads_entry = adapter.family.source(adapter.config, site.point) == "sublayer_input"
+            if site.entry is not None and (reads_entry or site.reads_residual):
+                self._once("entry", site.entry, self._hook_entry)
+
+    def remove(self) -> None:
+        """Take every hook off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._hooked = [], set()
+
+    def _once(self, kind: str, module: nn.Module, hook: Callable[[nn.Module], Any]) -> None:
+        if (kind, id(module)) not in self._hooked:
+            self._hooked.add((kind, id(module)))
+            self._handles.append(hook(module))
+
+    def _hook_entry(self, module: nn.Module) -> Any:
+        sites = [site for site in self._sites.values() if site.entry is module]
+        return module.register_forward_hook(partial(_keep, sites))
+
+    def _hook_output(self, module: nn.Module) -> Any:
+        sites = [site for site in self._sites.values() if site.leaf is module]
+        return module.register_forward_hook(partial(_change_output, sites))
+
+    def _hook_input(self, module: nn.Module) -> Any:
+        sites = [site for site in self._sites.values() if site.leaf is module]
+        return module.register_forward_pre_hook(partial(_change_input, sites))
+
+
+def _keep(
+    sites: list[Site], _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    """Keep what the adapters of this sub-layer will read when it ends."""
+    call = current()
+    if call is None or not call.adapters:
+        return
+    for site in sites:
+        for _, members in _groups(call, site, edits_input=False):
+            source = _source(call, site, members)
+            if source == "sublayer_input":
+                call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
+            elif source == "output" and site.reads_residual:
+                call.kept[f"{site.name}/residual"] = inputs[0]
+
+
+def _change_output(
+    sites: list[Site], _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor | None:
+    """The adapters of this batch at the sites of this leaf, in the sites' order."""
+    call = current()
+    if call is None or not call.adapters:
+        return None  # the plain model, bit for bit
+    for site in sites:
+        for group in _groups(call, site, edits_input=False):
+            output = _apply(call, site, group, inputs[0], output)
+        # A long recording would otherwise hold two tensors of every layer until the call ends.
+        call.kept.pop(f"{site.name}/input", None)
+        call.kept.pop(f"{site.name}/residual", None)
+    return output
+
+
+def _change_input(
+    sites: list[Site], _module: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...] | None:
+    """The adapters that edit what this leaf reads."""
+    call = current()
+    if call is None or not call.adapters:
+        return None
+    value = inputs[0]
+    for site in sites:
+        for group in _groups(call, site, edits_input=True):
+            value = _apply(call, site, group, value, value)
+    return (value, *inputs[1:])
+
+
+def _groups(call: Call, site: Site, edits_input: bool) -> list[Group]:
+    """What this batch does at a site: by level, then by kind of arithmetic."""
+
+    def make() -> list[Group]:
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for level in range(call.depth):
+            used = dict.fromkeys(stack[level] for stack in call.stacks if level < len(stack))
+            for index in used:
+                adapter = call.adapters[index]
+                config = adapter.config
+                if (
+                    site.name in adapter.tensors
+                    and adapter.family.edits_input(config, site.point) == edits_input
+                ):
+                    key = (level, config.computation, adapter.training)
+                    groups.setdefault(key, []).append(index)
+        return [(key[0], tuple(members)) for key, members in groups.items()]
+
+    return call.once(("groups", site.name, edits_input), make)
+
+
+def _apply(call: Call, site: Site, group: Group, leaf_input: Tensor, target: Tensor) -> Tensor:
+    """``target`` after one group of adapters; rows of other routes keep theirs bit for bit."""
+    level, members = group
+    first = call.adapters[members[0]]
+    source = target
+    match _source(call, site, members):
+        case "leaf_input":
+            source = leaf_input
+        case "sublayer_input":
+            source = call.kept[f"{site.name}/input"]
+        case "output" if site.reads_residual:
+            source = target + call.kept[f"{site.name}/residual"]
+    rows = call.rows(members, level, len(target), target.device)
+    batch = SiteBatch(
+        source=rows.gather(source),
+        target=rows.gather(target),
+        train=first.training,
+        lengths=_lengths(call, site, rows, target),
+        store=partial(_store, call, site, members),
+        penalties=call.penalties,
+    )
+    weights = _weights(call, site, members)
+    return rows.scatter(target, first.family.apply(first.config, weights, batch))
+
+
+def _source(call: Call, site: Site, members: tuple[int, ...]) -> Source:
+    adapter = call.adapters[members[0]]
+    return adapter.family.source(adapter.config, site.point)
+
+
+def _lengths(call: Call, site: Site, rows: Rows, target: Tensor) -> Tensor | None:
+    """Valid frames of the rows; those of the decoder are tokens, which causal masks keep apart."""
+    lengths = call.key_lengths
+    if lengths is None or site.stack == "decoder":
+        return None
+    return rows.gather(lengths.to(target.device))
+
+
+def _weights(call: Call, site: Site, members: tuple[int, ...]) -> dict[str, Tensor]:
+    """Tensors of several adapters, stacked and padded to the widest."""
+
+    def make() -> dict[str, Tensor]:
+        each = [call.adapters[index].tensors[site.name] for index in members]
+        if len(each) == 1:
+            return {key: tensor[None] for key, tensor in each[0].items()}
+        axes = call.adapters[members[0]].family.width_axes
+        return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
+
+    return call.once(("weights", site.name, members), make)
+
+
+def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
+    if axis is not None:
+        width = max(tensor.shape[axis] for tensor in tensors)
+        pads = [(0, 0) * (tensor.dim() - 1 - axis) for tensor in tensors]
+        tensors = [
+            F.pad(tensor, (*pad, 0, width - tensor.shape[axis]))
+            for tensor, pad in zip(tensors, pads, strict=True)
+        ]
+    return torch.stack(tensors)
+
+
+def _store(call: Call, site: Site, members: tuple[int, ...], name: str, values: Tensor) -> None:
+    with torch.no_grad():
+        for index, value in zip(members, values, strict=True):
+            call.adapters[index].tensors[site.name][name].copy_(value)
