@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from speechadapt.adapters.adapter import Adapter
-from speechadapt.backbones.checkpoints import checksum, load_whisper
-from speechadapt.backbones.whisper import FROZEN_TRAILING_SILENCE, Encoded, WhisperBackbone
+from speechadapt.backbones.base import Backbone, Encoded
+from speechadapt.backbones.loading import load_backbone
+from speechadapt.backbones.weights import checksum
 from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
 from speechadapt.route import Route, adapter_names
 from speechadapt.store import load_adapter
 
+B = TypeVar("B", bound=Backbone)
 
-class SpeechModel:
+
+class SpeechModel(Generic[B]):
     """One frozen base in memory, any number of adapters, a route for each utterance.
 
     Example:
@@ -26,7 +29,7 @@ class SpeechModel:
         >>> encoded = model.encode([wave], routes=["be"])
     """
 
-    def __init__(self, backbone: WhisperBackbone):
+    def __init__(self, backbone: B):
         self.backbone = backbone
         self.bank = AdapterBank(backbone)
 
@@ -42,7 +45,9 @@ class SpeechModel:
         """Seconds of silence that this batch needs after the speech: the largest of its routes."""
         adapters = [self.bank[name] for route in routes for name in adapter_names(route)]
         needs = [adapter.info.trailing_silence for adapter in adapters]
-        return max([*needs, FROZEN_TRAILING_SILENCE] if None in routes else needs)
+        if None in routes:
+            needs.append(self.backbone.frozen_trailing_silence)
+        return max(needs)
 
     def language(self, route: Route) -> str | None:
         """Whisper's code of the language that the adapters of a route were trained with, if any."""
@@ -64,7 +69,8 @@ class SpeechModel:
         Args:
             waves: Mono float32 at 16 kHz, ``[samples]`` each.
             routes: One for each wave.
-            trailing_silence: Seconds after each wave; None = Whisper's own 30 s window.
+            trailing_silence: Seconds after each wave; None = as the base was trained (Whisper: up
+                to 30 s).
 
         Returns:
             States ``[batch, positions, dim]`` and each utterance's valid positions.
@@ -72,12 +78,10 @@ class SpeechModel:
         Raises:
             RouteError: A route names an adapter that is not loaded.
         """
-        mel = self.backbone.features(waves, trailing_silence)
-        lengths: Tensor | None = mel.lengths // 2
-        if bool((mel.lengths == mel.values.shape[2]).all()):
-            lengths = None
-        with torch.inference_mode(), running(self.bank.call(routes, lengths)):
-            return self.backbone.encode(mel)
+        features = self.backbone.features(waves, trailing_silence)
+        call = self.bank.call(routes, self.backbone.key_lengths(features))
+        with torch.inference_mode(), running(call):
+            return self.backbone.encode(features)
 
     def checksum(self) -> str:
         """SHA-256 over every tensor of the frozen base; training must not change it."""
@@ -91,11 +95,13 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     offline: bool = False,
-) -> SpeechModel:
+) -> SpeechModel[Any]:
     """Load a frozen base and adapters.
 
     Args:
-        base: Hub id (``openai/whisper-base``), transformers folder or CTranslate2 folder.
+        base: Hub id (``openai/whisper-base``, ``facebook/wav2vec2-base-960h``,
+            ``MIT/ast-finetuned-audioset-10-10-0.4593``, …), transformers folder, or CTranslate2
+            folder of a Whisper.
         adapters: Adapter folders.
         device: Where to run.
         dtype: Data type of the weights.
@@ -105,9 +111,9 @@ def load(
         CheckpointError: The base cannot be had or is damaged.
         AdapterError: An adapter is damaged or belongs to another base.
     """
-    checkpoint = load_whisper(str(base), dtype=dtype, offline=offline)
-    checkpoint.model.to(device)
-    model = SpeechModel(WhisperBackbone(checkpoint))
+    backbone = load_backbone(str(base), dtype=dtype, offline=offline)
+    backbone.model.to(torch.device(device))
+    model = SpeechModel(backbone)
     for folder in adapters:
         model.load_adapter(folder)
     return model

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.registry import config_from_dict, family_of
-from speechadapt.backbones.whisper import WhisperBackbone
+from speechadapt.backbones.base import Backbone
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
 
@@ -51,7 +51,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torc
         (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
 
 
-def load_adapter(folder: str | Path, backbone: WhisperBackbone) -> Adapter:
+def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     """Read an adapter and check that it fits ``backbone``.
 
     Raises:

@@ -30,7 +30,8 @@ class BitFit(Family):
 
     def refuses(self, config: BitFitConfig, site: Site) -> str | None:
         """Modules that have a bias."""
-        if site.reads_residual or getattr(site.leaf, "bias", None) is None:
+        # The layer's output is the same module again as the last one inside the layer.
+        if site.point == "out" or getattr(site.leaf, "bias", None) is None:
             return "no bias there to change"
         return None
 

@@ -1,10 +1,18 @@
-"""What every frozen backbone offers: its sites."""
+"""What every frozen backbone offers: its sites, and from waves to encoder states."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from speechadapt.features import Features
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,113 @@ class Site:
         return self.name.split(".", 1 if self.layer is None else 2)[-1]
 
 
-def linear_at(module: nn.Module, path: str) -> nn.Linear:
-    """The linear layer at ``path`` inside ``module``.
+@dataclass(frozen=True)
+class Encoded:
+    """Encoder output of a batch.
+
+    Attributes:
+        states: ``[batch, positions, dim]``.
+        lengths: Valid positions of each utterance, ``[batch]``.
+    """
+
+    states: Tensor
+    lengths: Tensor
+
+    def rows(self, index: Tensor) -> Encoded:
+        """The utterances at ``index`` (``[n]``), without positions that none of them uses."""
+        lengths = self.lengths[index]
+        return Encoded(self.states[index, : int(lengths.max())], lengths)
+
+    @property
+    def key_lengths(self) -> Tensor | None:
+        """Lengths for the attention mask; None when no position is padding."""
+        return None if bool((self.lengths == self.states.shape[1]).all()) else self.lengths
+
+
+class Backbone(ABC):
+    """A frozen transformers model and the places where adapters attach.
+
+    Args:
+        model: Goes into ``eval()``; none of its parameters ever changes.
+        name: As the user gave it: a hub id or a folder.
+        fingerprint: Tells its weights from those of another base.
+        sites: Where adapters attach.
+
+    Attributes:
+        frozen_trailing_silence: Seconds of silence after the speech that the base needs without
+            an adapter.
+    """
+
+    frozen_trailing_silence: ClassVar[float] = 0.0
+
+    def __init__(self, model: PreTrainedModel, name: str, fingerprint: str, sites: Iterable[Site]):
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self.fingerprint = fingerprint
+        self.sites = {site.name: site for site in sites}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self.model.dtype
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the frozen base."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @abstractmethod
+    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
+        """What the encoder reads.
+
+        Args:
+            waves: Mono float32 arrays at 16 kHz, ``[samples]`` each.
+            trailing_silence: Seconds of silence after each wave; None = as the base was trained.
+        """
+
+    @abstractmethod
+    def positions(self, lengths: Tensor) -> Tensor:
+        """Encoder positions of utterances with features of these lengths, ``[batch]``."""
+
+    @abstractmethod
+    def encode(self, features: Features) -> Encoded:
+        """Run the encoder. Must run inside :func:`speechadapt.call.running` with a call of
+        :meth:`key_lengths` when utterances differ in length."""
+
+    def key_lengths(self, features: Features) -> Tensor | None:
+        """Valid encoder positions of each utterance, ``[batch]``; None when none is padding."""
+        if bool((features.lengths == features.values.shape[-1]).all()):
+            return None
+        return self.positions(features.lengths)
+
+
+def module_at(module: nn.Module, *paths: str) -> nn.Module:
+    """The first of ``paths`` that there is: releases of transformers call the same leaf otherwise.
 
     Raises:
+        AttributeError: None of them; the sentence names what was tried.
+    """
+    for path in paths:
+        try:
+            return module.get_submodule(path)
+        except AttributeError:
+            continue
+    raise AttributeError(f"{type(module).__name__} has none of {', '.join(paths)}")
+
+
+def linear_at(module: nn.Module, *paths: str) -> nn.Linear:
+    """The linear layer at the first of ``paths`` that there is.
+
+    Raises:
+        AttributeError: There is none.
         TypeError: Something else is there (a release of transformers that the tables do not know).
     """
-    leaf = module.get_submodule(path)
+    leaf = module_at(module, *paths)
     if not isinstance(leaf, nn.Linear):
-        raise TypeError(f"{path} is a {type(leaf).__name__}, expected a Linear")
+        raise TypeError(f"{paths[0]} is a {type(leaf).__name__}, expected a Linear")
     return leaf

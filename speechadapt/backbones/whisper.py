@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    WhisperForConditionalGeneration,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from speechadapt.backbones.base import Site, linear_at
+from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
 from speechadapt.call import current
-from speechadapt.features import LogMel, Mel
+from speechadapt.features import Features, LogMel
 
 POSITION_SECONDS = 0.02  # one encoder position
-FROZEN_TRAILING_SILENCE = (
-    2.56  # seconds the frozen decoder needs to stop by itself (docs/short_context.md)
-)
 
 # sub-layer -> its normalisation, and the linear layers inside it; the last ends it.
 _SUBLAYERS = {
@@ -72,71 +71,43 @@ AttentionInterface.register("speechadapt", masked_attention)
 AttentionMaskInterface.register("speechadapt", sdpa_mask)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Encoder output of a batch.
-
-    Attributes:
-        states: ``[batch, positions, dim]``.
-        lengths: Valid positions of each utterance, ``[batch]``.
-    """
-
-    states: Tensor
-    lengths: Tensor
-
-    def rows(self, index: Tensor) -> Encoded:
-        """The utterances at ``index`` (``[n]``), without positions that none of them uses."""
-        lengths = self.lengths[index]
-        return Encoded(self.states[index, : int(lengths.max())], lengths)
-
-    @property
-    def key_lengths(self) -> Tensor | None:
-        """Lengths for the attention mask; None when no position is padding."""
-        return None if bool((self.lengths == self.states.shape[1]).all()) else self.lengths
-
-
-class WhisperBackbone:
+class WhisperBackbone(Backbone):
     """A frozen Whisper and the places where adapters attach.
 
     Args:
         checkpoint: What :func:`speechadapt.backbones.checkpoints.load_whisper` returns.
     """
 
+    # what the frozen decoder needs to stop by itself (docs/short_context.md)
+    frozen_trailing_silence = 2.56
+    model: WhisperForConditionalGeneration
+
     def __init__(self, checkpoint: WhisperCheckpoint):
-        self.model = checkpoint.model.eval().requires_grad_(False)
+        # Where adapters of the encoder's input attach: no module of Whisper's ends there.
+        self._embed = nn.Identity()
+        super().__init__(
+            checkpoint.model,
+            checkpoint.name,
+            # Taken by the loader before any cast: bf16 rounds what the fingerprint is made from.
+            checkpoint.fingerprint or fingerprint(checkpoint.model),
+            _site_table(checkpoint.model, self._embed),
+        )
         self.model.set_attn_implementation("speechadapt")
         self.tokenizer = checkpoint.tokenizer
         self.generation = checkpoint.generation
-        self.name = checkpoint.name
-        # Taken by the loader before any cast: bf16 rounds what the fingerprint is made from.
-        self.fingerprint = checkpoint.fingerprint or fingerprint(self.model)
-        # Where adapters of the encoder's input attach: no module of Whisper's ends there.
-        self._embed = nn.Identity()
-        self.sites = {site.name: site for site in _site_table(self.model, self._embed)}
         self._log_mel: LogMel | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Data type of the weights."""
-        return self.model.dtype
-
-    @property
-    def parameter_count(self) -> int:
-        """Parameters of the frozen base."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Mel:
+    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
         """Log-mel features of 16 kHz waves; see :class:`speechadapt.features.LogMel`."""
         if self._log_mel is None or self._log_mel.filters.device != self.device:
             self._log_mel = LogMel(self.model.config.num_mel_bins, self.device)
         return self._log_mel(waves, trailing_silence)
 
-    def encode(self, mel: Mel) -> Encoded:
+    def positions(self, lengths: Tensor) -> Tensor:
+        """The second convolution halves the frames."""
+        return lengths // 2
+
+    def encode(self, features: Features) -> Encoded:
         """Run the encoder on as many positions as the features have.
 
         transformers' ``WhisperEncoder.forward`` insists on 30 s, so its modules are run here one by
@@ -144,18 +115,18 @@ class WhisperBackbone:
         call's ``key_lengths`` set when utterances differ in length.
 
         Args:
-            mel: Features ``[batch, mel_bins, frames]``.
+            features: Log-mel ``[batch, mel_bins, frames]``.
 
         Returns:
             States ``[batch, frames / 2, dim]``.
         """
         encoder = self.model.model.encoder
-        hidden = nn.functional.gelu(encoder.conv1(mel.values.to(self.dtype)))
+        hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
         hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
         hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
         for layer in encoder.layers:
             hidden = layer(hidden, None)
-        return Encoded(encoder.layer_norm(hidden), mel.lengths // 2)
+        return Encoded(encoder.layer_norm(hidden), self.positions(features.lengths))
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Teacher-forced decoder pass, without a cache.

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from speechadapt.backbones.whisper import POSITION_SECONDS, Encoded
+from speechadapt.backbones.base import Encoded
+from speechadapt.backbones.whisper import POSITION_SECONDS
 from speechadapt.decoding.loops import argmax, beam_search, one_by_one, sampler
 from speechadapt.decoding.options import DecodeOptions, language_code
 from speechadapt.decoding.state import DecoderState

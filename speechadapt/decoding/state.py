@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from speechadapt.backbones.whisper import Encoded
+from speechadapt.backbones.base import Encoded
 from speechadapt.call import running
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route

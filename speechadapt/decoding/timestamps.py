@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechadapt.backbones.whisper import POSITION_SECONDS, Encoded, WhisperBackbone
+from speechadapt.backbones.base import Encoded
+from speechadapt.backbones.whisper import POSITION_SECONDS, WhisperBackbone
 from speechadapt.call import running
 from speechadapt.decoding.tokens import WITHOUT_SPACES
 from speechadapt.model import SpeechModel

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from speechadapt.audio import SAMPLE_RATE, resample
-from speechadapt.features import Mel
+from speechadapt.features import Features
 from speechadapt.training.config import Augmentation
 
 _TIME_SHARE = 0.1  # longest time mask, as share of the utterance
@@ -40,7 +40,7 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr: float, rng: random.Ra
     return (speech + gain * stretch).astype(np.float32)
 
 
-def spec_augment(mel: Mel, augmentation: Augmentation, rng: random.Random) -> Mel:
+def spec_augment(mel: Features, augmentation: Augmentation, rng: random.Random) -> Features:
     """Mask stretches of time and bands of frequency with zeros (Park et al. 2019)."""
     values = mel.values.clone()
     bins = values.shape[1]
@@ -53,4 +53,4 @@ def spec_augment(mel: Mel, augmentation: Augmentation, rng: random.Random) -> Me
             width = rng.randint(0, min(_BINS, bins))
             start = rng.randint(0, bins - width)
             row[start : start + width] = 0.0
-    return Mel(values, mel.lengths)
+    return Features(values, mel.lengths)

@@ -15,7 +15,7 @@ from speechadapt.audio import audio_duration, load_audio
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import DataError
-from speechadapt.features import FULL_FRAMES, HOP, Mel
+from speechadapt.features import FULL_FRAMES, HOP, Features
 from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import TrainConfig
 
@@ -60,7 +60,7 @@ class TrainingSet:
             with tqdm(self.utterances, desc="features", unit="utt", leave=False) as progress:
                 self._kept = [self._features([_wave(u)]).values[0] for u in progress]
 
-    def batch(self, indices: Sequence[int], rng: random.Random) -> Mel:
+    def batch(self, indices: Sequence[int], rng: random.Random) -> Features:
         """Features of these utterances; ``rng`` decides the augmentation."""
         if self._kept is not None:
             mel = _pad([self._kept[index] for index in indices])
@@ -71,7 +71,7 @@ class TrainingSet:
             mel = spec_augment(mel, augmentation, rng)
         return mel
 
-    def _features(self, waves: Sequence[np.ndarray]) -> Mel:
+    def _features(self, waves: Sequence[np.ndarray]) -> Features:
         return self.backbone.features(waves, self.config.trailing_silence)
 
     def _augmented(self, utterance: Utterance, rng: random.Random) -> np.ndarray:
@@ -95,8 +95,8 @@ def _seconds(utterance: Utterance) -> float:
     return audio_duration(utterance.audio) - (utterance.start or 0.0)
 
 
-def _pad(features: Sequence[Tensor]) -> Mel:
+def _pad(features: Sequence[Tensor]) -> Features:
     """Batch of single features ``[mel_bins, frames]``, zero beyond each one's frames."""
     lengths = torch.tensor([feature.shape[1] for feature in features], device=features[0].device)
     padded = pad_sequence([feature.T for feature in features], batch_first=True)
-    return Mel(padded.transpose(1, 2), lengths)
+    return Features(padded.transpose(1, 2), lengths)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt.backbones.whisper import Encoded, WhisperBackbone
+from speechadapt.backbones.base import Encoded
+from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.data import Utterance
 from speechadapt.errors import DataError
 

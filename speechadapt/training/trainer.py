@@ -150,9 +150,8 @@ class Trainer:
         tokens = sum(int((targets.labels >= 0).sum()) for _, targets in prepared)
         total = 0.0
         for mel, targets in prepared:
-            padded = bool((mel.lengths < mel.values.shape[2]).any())
             routes = [self.target.route] * len(mel)
-            call = self.model.bank.call(routes, mel.lengths // 2 if padded else None)
+            call = self.model.bank.call(routes, self.model.backbone.key_lengths(mel))
             autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
             with running(call), autocast:
                 loss = self.objective.loss(self.model.backbone.encode(mel), targets) / tokens

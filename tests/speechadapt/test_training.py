@@ -17,7 +17,7 @@ from speechadapt.call import running
 from speechadapt.data import Utterance
 from speechadapt.data.batching import batch_stream, bucketed_batches
 from speechadapt.errors import ConfigError, DataError
-from speechadapt.features import Mel
+from speechadapt.features import Features
 from speechadapt.model import SpeechModel
 from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import Augmentation, TrainConfig
@@ -270,7 +270,7 @@ def test_speed_changes_the_length(waves):
 
 
 def test_spec_augment_masks_within_the_utterance():
-    mel = Mel(torch.ones(2, 80, 100), torch.tensor([100, 40]))
+    mel = Features(torch.ones(2, 80, 100), torch.tensor([100, 40]))
     masked = spec_augment(mel, Augmentation(time_masks=2, frequency_masks=2), random.Random(3))
     assert torch.equal(mel.values, torch.ones(2, 80, 100))
     assert 0 < (masked.values == 0).sum() < masked.values.numel() / 2

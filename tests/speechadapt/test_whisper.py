@@ -8,7 +8,7 @@ from conftest import tiny_whisper
 
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.call import running
-from speechadapt.features import Mel
+from speechadapt.features import Features
 from speechadapt.model import SpeechModel
 
 
@@ -82,7 +82,7 @@ def test_other_shapes_of_whisper_have_sites_and_short_context(name, changes, wav
 def test_features_of_the_right_number_of_mel_bins(waves):
     backbone = WhisperBackbone(tiny_whisper(num_mel_bins=128))
     mel = backbone.features(waves[:1], 0.5)
-    assert isinstance(mel, Mel)
+    assert isinstance(mel, Features)
     assert mel.values.shape[1] == 128
 
 

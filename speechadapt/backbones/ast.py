@@ -1,0 +1,128 @@
+"""Audio Spectrogram Transformer (Gong et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import ASTForAudioClassification, ASTModel, PreTrainedModel
+
+from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at, module_at
+from speechadapt.backbones.tokens import read_json
+from speechadapt.backbones.weights import fingerprint, load_strictly
+from speechadapt.features import Features, FilterBank
+
+MODEL_TYPES = ("audio-spectrogram-transformer",)
+
+# leaf -> where releases of transformers have it inside a layer
+_LEAVES = {
+    "attn.q": ("attention.q_proj", "attention.attention.query"),
+    "attn.k": ("attention.k_proj", "attention.attention.key"),
+    "attn.v": ("attention.v_proj", "attention.attention.value"),
+    "attn.out": ("attention.o_proj", "attention.output.dense"),
+    "ffn.in": ("mlp.fc1", "intermediate.dense"),
+    "ffn.out": ("mlp.fc2", "output.dense"),
+}
+_NORMS = {"attn": "layernorm_before", "ffn": "layernorm_after"}
+
+
+class ASTBackbone(Backbone):
+    """A frozen AST and the places where adapters attach.
+
+    Its sequence is two summary tokens, then the patches of a spectrogram of fixed length.
+
+    Args:
+        model: A transformers model with or without a classifier.
+        name: As the user gave it.
+        mean: Of the filter bank energies AST was trained on; None = they are not normalised.
+        std: Half of what they are divided by.
+        fingerprint: Of the encoder's weights; empty = computed here.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        name: str,
+        mean: float | None = -4.2677393,
+        std: float = 4.5689974,
+        fingerprint: str = "",
+    ):
+        self._encoder: Any = model.base_model
+        super().__init__(
+            model, name, fingerprint or _fingerprint(model), _site_table(self._encoder)
+        )
+        self._mean, self._std = mean, std
+        self._bank: FilterBank | None = None
+
+    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
+        """Filter banks ``[batch, bins, frames]``, padded or cut to AST's own length."""
+        if self._bank is None or self._bank.window.device != self.device:
+            config = self._encoder.config
+            self._bank = FilterBank(
+                config.num_mel_bins, config.max_length, self._mean, self._std, self.device
+            )
+        return self._bank(waves)
+
+    def positions(self, lengths: Tensor) -> Tensor:
+        """All of them, for every utterance."""
+        positions = self._encoder.embeddings.position_embeddings.shape[1]
+        return torch.full_like(lengths, positions)
+
+    def encode(self, features: Features) -> Encoded:
+        """States of the summary tokens and patches, ``[batch, 2 + patches, dim]``."""
+        values = features.values.mT.to(self.dtype)
+        states = self._encoder(values).last_hidden_state
+        return Encoded(states, self.positions(features.lengths))
+
+
+def load_ast(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> ASTBackbone:
+    """The model of a folder that ``save_pretrained`` wrote, with its classifier if it has one.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    architectures = read_json(folder / "config.json").get("architectures") or [""]
+    with_head = architectures[0] == "ASTForAudioClassification"
+    model = load_strictly(ASTForAudioClassification if with_head else ASTModel, folder)
+    settings: dict[str, Any] = {}
+    extractor = folder / "preprocessor_config.json"
+    if extractor.is_file():
+        values = read_json(extractor)
+        settings = {key: float(values[key]) for key in ("mean", "std") if key in values}
+        if not values.get("do_normalize", True):
+            settings["mean"] = None
+    mark = _fingerprint(model)
+    return ASTBackbone(model.to(dtype), name, fingerprint=mark, **settings)
+
+
+def _fingerprint(model: PreTrainedModel) -> str:
+    base: Any = model.base_model
+    return fingerprint(base)
+
+
+def _site_table(model: Any) -> list[Site]:
+    width = model.config.hidden_size
+    sites = [
+        Site("encoder.embed", model.embeddings, width, width),
+        Site("encoder.final", model.layernorm, width, width),
+    ]
+    layers = module_at(model, "layers", "encoder.layer")
+    assert isinstance(layers, nn.ModuleList)
+    for index, layer in enumerate(layers):
+        at = f"encoder.{index}"
+        norms = {sublayer: module_at(layer, path) for sublayer, path in _NORMS.items()}
+        sites += [Site(f"{at}.{part}.norm", norm, width, width) for part, norm in norms.items()]
+        for point, paths in _LEAVES.items():
+            leaf = linear_at(layer, *paths)
+            sublayer, part = point.split(".")
+            entry = norms[sublayer] if part == "out" else None
+            sites.append(Site(f"{at}.{point}", leaf, leaf.out_features, leaf.in_features, entry))
+        last = linear_at(layer, *_LEAVES["ffn.out"])
+        sites.append(
+            Site(f"{at}.out", last, width, last.in_features, norms["ffn"], reads_residual=True)
+        )
+    return sites

@@ -1,0 +1,205 @@
+"""The wav2vec2 family: Wav2Vec2, XLS-R, MMS, HuBERT, WavLM, Data2VecAudio, base and large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
+
+from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.tokens import read_json
+from speechadapt.backbones.weights import fingerprint, load_strictly
+from speechadapt.call import current
+from speechadapt.errors import CheckpointError
+from speechadapt.features import Features, Waves
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
+
+# Parameters that pretraining alone uses; files may or may not have them.
+_PRETRAINING = ("quantizer", "project_q", "project_hid", "masked_spec_embed")
+
+
+class Wav2Vec2Backbone(Backbone):
+    """A frozen encoder of the wav2vec2 family and the places where adapters attach.
+
+    Args:
+        model: A transformers model with or without a CTC head.
+        name: As the user gave it.
+        normalize: Whether waves are normalised one by one, as the checkpoint's extractor says.
+        fingerprint: Of the encoder's weights; empty = computed here.
+
+    Raises:
+        CheckpointError: A variant that shortens its output (``add_adapter``).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, name: str, normalize: bool = True, fingerprint: str = ""
+    ):
+        encoder: Any = model.base_model
+        if getattr(encoder.config, "add_adapter", False):
+            raise CheckpointError(
+                f"{name}: its convolutional adapter (add_adapter) shortens the output, which is "
+                "not supported; give a checkpoint without it"
+            )
+        # Where adapters of the encoder's input attach: after the projection of the front end.
+        self._embed = nn.Identity()
+        super().__init__(
+            model,
+            name,
+            fingerprint or _fingerprint(model),
+            _site_table(encoder, self._embed),
+        )
+        self._encoder = encoder
+        config = encoder.config
+        self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        shortest = 1
+        for kernel, stride in reversed(self._convolutions):
+            shortest = (shortest - 1) * stride + kernel
+        self._normalize, self._shortest = normalize, shortest
+        # Data2VecAudio has several convolutions in a row there: what the first writes into padding
+        # the next would read. The others have one, and read zeros.
+        for layer in list(getattr(encoder.encoder.pos_conv_embed, "layers", ()))[1:]:
+            layer.register_forward_pre_hook(_silence_padding)
+
+    def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
+        """Waves ``[batch, samples]``; see :class:`speechadapt.features.Waves`."""
+        make = Waves(self._normalize, self._shortest, self.device)
+        return make(waves, trailing_silence or 0.0)
+
+    def positions(self, lengths: Tensor) -> Tensor:
+        """What the front end's convolutions leave of so many samples."""
+        for kernel, stride in self._convolutions:
+            lengths = (lengths - kernel) // stride + 1
+        return lengths
+
+    def encode(self, features: Features) -> Encoded:
+        """Front end and encoder over waves ``[batch, samples]``.
+
+        transformers leaves out masks for checkpoints whose front end normalises over time, and
+        padding then changes every state of an utterance; here it changes none.
+        """
+        positions = self.positions(features.lengths)
+        frames = self._front_end(features).transpose(1, 2)
+        projected = self._encoder.feature_projection(frames)
+        # Some models of the family return what they project beside the projection.
+        hidden = self._embed(projected[0] if isinstance(projected, tuple) else projected)
+        mask = None
+        if self.key_lengths(features) is not None:
+            mask = torch.arange(hidden.shape[1], device=hidden.device) < positions[:, None]
+            # transformers zeroes padding in place; not in a tensor that adapters still need.
+            hidden = hidden.masked_fill(~mask[..., None], 0.0)
+        states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
+        return Encoded(states, positions)
+
+    def _front_end(self, features: Features) -> Tensor:
+        """The convolutions, ``[batch, channels, positions]``."""
+        extractor = self._encoder.feature_extractor
+        values = features.values.to(self.dtype)
+        first = extractor.conv_layers[0]
+        over_time = isinstance(getattr(first, "layer_norm", None), nn.GroupNorm)
+        if not over_time or self.key_lengths(features) is None:
+            return extractor(values)
+        kernel, stride = self._convolutions[0]
+        hidden = first.conv(values[:, None])
+        lengths = (features.lengths - kernel) // stride + 1
+        hidden = first.activation(_norm_over_time(hidden, lengths, first.layer_norm))
+        for layer in extractor.conv_layers[1:]:
+            hidden = layer(hidden)
+        return hidden
+
+
+def _silence_padding(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Zero beyond each utterance of the current batch, ``[batch, channels, positions]``."""
+    call = current()
+    if call is None or call.key_lengths is None:
+        return None
+    valid = torch.arange(inputs[0].shape[2], device=inputs[0].device)
+    valid = valid < call.key_lengths.to(valid.device)[:, None, None]
+    return (inputs[0].masked_fill(~valid, 0.0),)
+
+
+def load_wav2vec2(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Wav2Vec2Backbone:
+    """The model of a folder that ``save_pretrained`` wrote, with its CTC head if it has one.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    architectures = read_json(folder / "config.json").get("architectures") or [""]
+    with_head = str(architectures[0]).endswith("ForCTC")
+    model = load_strictly(AutoModelForCTC if with_head else AutoModel, folder, _PRETRAINING)
+    extractor = folder / "preprocessor_config.json"
+    normalize = True
+    if extractor.is_file():
+        normalize = bool(read_json(extractor).get("do_normalize", True))
+    mark = _fingerprint(model)
+    return Wav2Vec2Backbone(model.to(dtype), name, normalize, mark)
+
+
+def _fingerprint(model: PreTrainedModel) -> str:
+    base: Any = model.base_model
+    return fingerprint(base)
+
+
+def _norm_over_time(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """GroupNorm with a group for each channel, over the valid frames of each utterance alone.
+
+    Args:
+        x: ``[batch, channels, frames]``.
+        lengths: Valid frames, ``[batch]``.
+        norm: Its weights and epsilon.
+    """
+    valid = torch.arange(x.shape[2], device=x.device) < lengths[:, None, None]
+    count = lengths[:, None, None].to(x.dtype)
+    mean = x.masked_fill(~valid, 0.0).sum(2, keepdim=True) / count
+    centred = (x - mean).masked_fill(~valid, 0.0)
+    var = centred.square().sum(2, keepdim=True) / count
+    return torch.addcmul(
+        norm.bias[:, None], centred * torch.rsqrt(var + norm.eps), norm.weight[:, None]
+    )
+
+
+def _site_table(model: Any, embed: nn.Module) -> list[Site]:
+    encoder = model.encoder
+    width = model.config.hidden_size
+    stable = bool(getattr(model.config, "do_stable_layer_norm", False))
+    # WavLM reads the weights of its projections instead of calling them: no hook can reach those.
+    # What leaves its attention passes the layer's dropout, which does nothing in eval().
+    called = model.config.model_type != "wavlm"
+    sites = [Site("encoder.embed", embed, width, width)]
+    if stable:
+        sites.append(Site("encoder.final", encoder.layer_norm, width, width))
+    for index, layer in enumerate(encoder.layers):
+        at = f"encoder.{index}"
+        sites.append(Site(f"{at}.attn.norm", layer.layer_norm, width, width))
+        entry = layer.layer_norm if stable else None
+        if called:
+            projections = {
+                part: linear_at(layer, f"attention.{part}_proj") for part in ("q", "k", "v", "out")
+            }
+            entry = entry or projections["q"]
+            for part, leaf in projections.items():
+                mine = entry if part == "out" else None
+                name = f"{at}.attn.{part}"
+                sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, mine, stable))
+        else:
+            name = f"{at}.attn.out"
+            sites.append(Site(name, layer.dropout, width, width, entry, stable))
+        sites.append(Site(f"{at}.ffn.norm", layer.final_layer_norm, width, width))
+        first = linear_at(layer, "feed_forward.intermediate_dense")
+        last = linear_at(layer, "feed_forward.output_dense")
+        entry = layer.final_layer_norm if stable else first
+        inner = first.out_features
+        sites += [
+            Site(f"{at}.ffn.in", first, inner, width),
+            Site(f"{at}.ffn.out", last, width, inner, entry, stable),
+        ]
+        if stable:  # the layer ends with the feed-forward's output plus its residual …
+            sites.append(Site(f"{at}.out", last, width, inner, entry, reads_residual=True))
+        else:  # … or with the normalisation of that sum
+            sites.append(Site(f"{at}.out", layer.final_layer_norm, width, width))
+    return sites
