@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,31 @@ def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torc
         folder: Where to.
         dtype: How tensors are stored; float16 halves the file.
     """
-    tensors = {key: t.detach().to("cpu", dtype).contiguous() for key, t in adapter.named_tensors()}
-    description = {
+    with replacing(Path(folder)) as temporary:
+        temporary.mkdir()
+        write_tensors(temporary / TENSOR_FILE, dict(adapter.named_tensors()), dtype)
+        write_json(temporary / CONFIG_FILE, description_of(adapter))
+        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+
+
+def description_of(adapter: Adapter) -> dict[str, Any]:
+    """An adapter without its tensors, as JSON has it."""
+    return {
         "schema": SCHEMA,
         "name": adapter.name,
         "config": adapter.config.to_dict(),
         "info": asdict(adapter.info),
-        "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()},
+        "shapes": {key: list(tensor.shape) for key, tensor in adapter.named_tensors()},
     }
-    with replacing(Path(folder)) as temporary:
-        temporary.mkdir()
-        # save_file would make the file readable by its owner alone, whatever the umask says.
-        (temporary / TENSOR_FILE).write_bytes(safetensors.torch.save(tensors))
-        write_json(temporary / CONFIG_FILE, description)
-        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a safetensors file."""
+    stored = {key: t.detach().to("cpu", dtype).contiguous() for key, t in tensors.items()}
+    # save_file would make the file readable by its owner alone, whatever the umask says.
+    path.write_bytes(safetensors.torch.save(stored))
 
 
 def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
@@ -59,7 +70,7 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
             over, not finite or of the wrong shape, or the adapter was made for another base.
     """
     folder = Path(folder)
-    description = _read_description(folder)
+    description = read_description(folder)
     name = description["name"]
     try:
         config = config_from_dict(description["config"])
@@ -74,7 +85,7 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
             f"{folder}: made for the base {info.base!r} with fingerprint {info.fingerprint[:12]}, "
             f"but {backbone.name!r} has {backbone.fingerprint[:12]}; load the base it was made for"
         )
-    tensors = _read_tensors(folder / TENSOR_FILE)
+    tensors = read_tensors(folder / TENSOR_FILE)
     expected = dict(wanted.named_tensors())
     if missing := sorted(set(expected) - set(tensors)):
         raise AdapterError(f"{folder / TENSOR_FILE}: {len(missing)} missing, first {missing[0]}")
@@ -86,10 +97,6 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
                 f"{folder / TENSOR_FILE}: {key} has shape {list(tensor.shape)}, "
                 f"the config asks for {list(expected[key].shape)}"
             )
-        if not tensor.is_floating_point():
-            raise AdapterError(f"{folder / TENSOR_FILE}: {key} is {tensor.dtype}, expected floats")
-        if not torch.isfinite(tensor).all():
-            raise AdapterError(f"{folder / TENSOR_FILE}: {key} holds NaN or infinity")
     by_site: dict[str, dict[str, Tensor]] = {}
     for key in expected:
         site, tensor_name = key.split("/")
@@ -127,7 +134,12 @@ def _bullets(values: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}- {key}: {value}"
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """What ``speechadapt.json`` of an adapter's folder says.
+
+    Raises:
+        AdapterError: It is missing, damaged, or of an unknown schema.
+    """
     path = folder / CONFIG_FILE
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -166,10 +178,21 @@ def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     return info
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file whose tensors are finite floats.
+
+    Raises:
+        AdapterError: It is missing, cut, no safetensors file, or holds something else.
+    """
     if not path.is_file():
         raise AdapterError(f"{path}: missing (pickled weights are never read)")
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterError(f"{path}: not a whole safetensors file ({error})") from error
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats")
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{path}: {key} holds NaN or infinity")
+    return tensors

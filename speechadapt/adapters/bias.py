@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import EVERYWHERE, AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, linear_only, uniform
+from speechadapt.adapters.family import Family, Layer, SiteBatch, linear_only, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.stacked import linear, vector
 
@@ -40,6 +40,13 @@ class BitFit(Family):
     ) -> dict[str, Tensor]:
         """No change."""
         return {"shift": torch.zeros(site.dim)}
+
+    def merge(
+        self, config: BitFitConfig, point: str, tensors: Mapping[str, Tensor], layer: Layer
+    ) -> Layer:
+        """``bias + shift``."""
+        assert layer.bias is not None  # refuses() saw to it
+        return Layer(layer.weight, layer.bias + tensors["shift"])
 
     def apply(
         self, config: BitFitConfig, weights: Mapping[str, Tensor], batch: SiteBatch
@@ -106,6 +113,16 @@ class Ia3(Family):
         """Every factor 1."""
         edits_input = self.edits_input(config, site.point)
         return {"scale": torch.ones(site.input_dim if edits_input else site.dim)}
+
+    def merge(
+        self, config: Ia3Config, point: str, tensors: Mapping[str, Tensor], layer: Layer
+    ) -> Layer:
+        """Columns scaled where the input is edited, rows and bias elsewhere."""
+        scale = tensors["scale"]
+        if self.edits_input(config, point):
+            return Layer(layer.weight * scale, layer.bias)
+        bias = None if layer.bias is None else layer.bias * scale
+        return Layer(layer.weight * scale[:, None], bias)
 
     def apply(self, config: Ia3Config, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """``target * scale``."""

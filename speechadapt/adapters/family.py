@@ -11,11 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.backbones.base import Site
+from speechadapt.errors import ConfigError
 from speechadapt_kernels.stacked import valid_frames
 
 Source = Literal["output", "leaf_input", "sublayer_input"]
 """What an adapter reads: the leaf's output (plus the residual where the site says so), the leaf's
 own input, or what the whole sub-layer reads."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a leaf computes: ``weight @ x + bias``, or a normalisation with that bias.
+
+    Attributes:
+        weight: ``[out, in]``, or ``[dim]`` of a normalisation.
+        bias: ``[out]``; None = the layer has none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,20 @@ class Family:
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
         raise NotImplementedError
+
+    def merge(self, config: Any, point: str, tensors: Mapping[str, Tensor], layer: Layer) -> Layer:
+        """The frozen layer and the adapter as one layer, where both are linear.
+
+        Args:
+            config: Of the adapter.
+            point: Where it attaches.
+            tensors: Of the adapter at this site, in float64.
+            layer: Weight and bias of the leaf, in float64.
+
+        Raises:
+            ConfigError: The family is not linear.
+        """
+        raise ConfigError(f"a {config.method} adapter is not linear, so it cannot be merged")
 
     def apply(self, config: Any, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """What becomes of ``batch.target``.

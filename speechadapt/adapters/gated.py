@@ -27,7 +27,7 @@ class GatedConfig(BottleneckConfig):
     Attributes:
         gate_width: Hidden width of the gate.
         hard: Outside training the gate is 0 or 1; otherwise its probability.
-        noise: Standard deviation of the noise on the gate's logit in training, which drives it
+        gate_noise: Standard deviation of the noise on the gate's logit in training, which drives it
             towards 0 and 1.
         budget: Mean of the gate that training aims at.
         budget_weight: Weight of the distance from it in the loss.
@@ -39,14 +39,14 @@ class GatedConfig(BottleneckConfig):
     placement: str = "parallel"
     gate_width: int = 64
     hard: bool = True
-    noise: float = 1.0
+    gate_noise: float = 1.0
     budget: float = 0.5
     budget_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(self.gate_width > 0, "gate_width", "1 or more")
-        self.check(self.noise >= 0, "noise", "0 or more")
+        self.check(self.gate_noise >= 0, "gate_noise", "0 or more")
         self.check(0 <= self.budget <= 1, "budget", "0 … 1")
         self.check(self.budget_weight >= 0, "budget_weight", "0 or more")
 
@@ -76,7 +76,7 @@ class Gated(Bottleneck):
         )
         logit = linear(hidden, weights["gate.up.weight"])
         if batch.train:
-            gate = torch.sigmoid(logit + config.noise * torch.randn_like(logit))
+            gate = torch.sigmoid(logit + config.gate_noise * torch.randn_like(logit))
             if config.budget_weight:
                 distance = (batch.mean(gate) - config.budget).abs()
                 batch.penalties.append(config.budget_weight * distance)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, linear_only, uniform
+from speechadapt.adapters.family import Family, Layer, SiteBatch, Source, linear_only, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.stacked import add_linear, linear
 
@@ -70,6 +70,16 @@ class Hydra(Family):
             "sequential.down.weight": uniform((rank, out), out, generator),
             "sequential.up.weight": torch.zeros(out, rank),
         }
+
+    def merge(
+        self, config: HydraConfig, point: str, tensors: Mapping[str, Tensor], layer: Layer
+    ) -> Layer:
+        """``W + scale * (P + S @ W)``, and the sequential branch acts on the bias too."""
+        beside = tensors["parallel.up.weight"] @ tensors["parallel.down.weight"]
+        behind = tensors["sequential.up.weight"] @ tensors["sequential.down.weight"]
+        weight = layer.weight + config.scale * (beside + behind @ layer.weight)
+        bias = None if layer.bias is None else layer.bias + config.scale * behind @ layer.bias
+        return Layer(weight, bias)
 
     def apply(self, config: HydraConfig, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """Both branches, added to the layer's output."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, linear_only, uniform
+from speechadapt.adapters.family import Family, Layer, SiteBatch, Source, linear_only, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.stacked import add_linear, linear
 
@@ -93,6 +93,15 @@ class Lora(Family):
             "down.weight": uniform(shape, site.input_dim, generator),
             "up.weight": torch.zeros(site.dim, config.rank),
         }
+
+    def merge(
+        self, config: LoraConfig, point: str, tensors: Mapping[str, Tensor], layer: Layer
+    ) -> Layer:
+        """``W + scale * up @ down``, less the PiSSA start."""
+        change = tensors["up.weight"] @ tensors["down.weight"]
+        if "start.up" in tensors:
+            change = change - tensors["start.up"] @ tensors["start.down"]
+        return replace(layer, weight=layer.weight + config.scale * change)
 
     def apply(self, config: LoraConfig, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """``target + scale * up(down(source))``, less what it was at a PiSSA start."""

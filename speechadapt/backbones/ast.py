@@ -15,8 +15,11 @@ from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at, modul
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.features import Features, FilterBank
+from speechadapt.files import write_json
 
 MODEL_TYPES = ("audio-spectrogram-transformer",)
+
+_EXTRACTOR = "preprocessor_config.json"
 
 # leaf -> where releases of transformers have it inside a layer
 _LEAVES = {
@@ -58,6 +61,15 @@ class ASTBackbone(Backbone):
         self._mean, self._std = mean, std
         self._bank: FilterBank | None = None
 
+    def module_sites(self) -> dict[str, Site]:
+        """The paths of releases before the renaming of AST's modules too."""
+        sites = super().module_sites()
+        prefix = "audio_spectrogram_transformer." if self._encoder is not self.model else ""
+        for site in list(sites.values()):
+            for layers, path in (("layers", 0), ("encoder.layer", 1)):
+                sites[f"{prefix}{layers}.{site.layer}.{_LEAVES[site.point][path]}"] = site
+        return sites
+
     def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
         """Filter banks ``[batch, bins, frames]``, padded or cut to AST's own length."""
         if self._bank is None or self._bank.window.device != self.device:
@@ -66,6 +78,13 @@ class ASTBackbone(Backbone):
                 config.num_mel_bins, config.max_length, self._mean, self._std, self.device
             )
         return self._bank(waves)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """With the settings of its filter banks."""
+        super().save(model, folder)
+        normalize = self._mean is not None
+        settings = {"do_normalize": normalize, "mean": self._mean or 0.0, "std": self._std}
+        write_json(folder / _EXTRACTOR, settings)
 
     def positions(self, lengths: Tensor) -> Tensor:
         """All of them, for every utterance."""
@@ -89,7 +108,7 @@ def load_ast(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> AST
     with_head = architectures[0] == "ASTForAudioClassification"
     model = load_strictly(ASTForAudioClassification if with_head else ASTModel, folder)
     settings: dict[str, Any] = {}
-    extractor = folder / "preprocessor_config.json"
+    extractor = folder / _EXTRACTOR
     if extractor.is_file():
         values = read_json(extractor)
         settings = {key: float(values[key]) for key in ("mean", "std") if key in values}

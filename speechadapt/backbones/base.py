@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -116,6 +117,25 @@ class Backbone(ABC):
     def parameter_count(self) -> int:
         """Parameters of the frozen base."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a changed copy of the model as a transformers checkpoint, whole.
+
+        Args:
+            model: Same architecture as the frozen one.
+            folder: Where to; it is made.
+        """
+        assert isinstance(model, PreTrainedModel)
+        model.save_pretrained(folder)
+
+    def module_sites(self) -> dict[str, Site]:
+        """Linear layers with a site, by the paths other libraries call them in this model."""
+        paths = {id(module): path for path, module in self.model.named_modules()}
+        return {
+            paths[id(site.leaf)]: site
+            for site in self.sites.values()
+            if isinstance(site.leaf, nn.Linear) and not site.reads_residual
+        }
 
     @abstractmethod
     def features(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:

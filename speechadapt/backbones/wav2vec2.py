@@ -17,8 +17,11 @@ from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.call import current
 from speechadapt.errors import CheckpointError
 from speechadapt.features import Features, Waves
+from speechadapt.files import write_json
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
+
+_EXTRACTOR = "preprocessor_config.json"
 
 # Parameters that pretraining alone uses; files may or may not have them.
 _PRETRAINING = ("quantizer", "project_q", "project_hid", "masked_spec_embed")
@@ -70,6 +73,11 @@ class Wav2Vec2Backbone(Backbone):
         """Waves ``[batch, samples]``; see :class:`speechadapt.features.Waves`."""
         make = Waves(self._normalize, self._shortest, self.device)
         return make(waves, trailing_silence or 0.0)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """With the settings of its waves."""
+        super().save(model, folder)
+        write_json(folder / _EXTRACTOR, {"do_normalize": self._normalize})
 
     def positions(self, lengths: Tensor) -> Tensor:
         """What the front end's convolutions leave of so many samples."""
@@ -132,7 +140,7 @@ def load_wav2vec2(folder: Path, name: str, dtype: torch.dtype = torch.float32) -
     architectures = read_json(folder / "config.json").get("architectures") or [""]
     with_head = str(architectures[0]).endswith("ForCTC")
     model = load_strictly(AutoModelForCTC if with_head else AutoModel, folder, _PRETRAINING)
-    extractor = folder / "preprocessor_config.json"
+    extractor = folder / _EXTRACTOR
     normalize = True
     if extractor.is_file():
         normalize = bool(read_json(extractor).get("do_normalize", True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,12 @@ class WhisperBackbone(Backbone):
         if self._log_mel is None or self._log_mel.filters.device != self.device:
             self._log_mel = LogMel(self.model.config.num_mel_bins, self.device)
         return self._log_mel(waves, trailing_silence)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """With the tokenizer and the generation settings."""
+        super().save(model, folder)
+        self.tokenizer.save_pretrained(folder)
+        self.generation.save_pretrained(folder)
 
     def positions(self, lengths: Tensor) -> Tensor:
         """The second convolution halves the frames."""

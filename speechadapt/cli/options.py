@@ -17,19 +17,27 @@ from speechadapt.errors import ConfigError
 _SIMPLE = (int, float, str)
 
 
-def add_fields(group: argparse._ActionsContainer, config: type) -> None:
-    """One option for every plain field of a config dataclass, its help from the docstring."""
+def add_fields(group: argparse._ActionsContainer, config: type, default: str | None = None) -> None:
+    """One option for every plain field of a config dataclass, its help from the docstring.
+
+    Args:
+        group: Where to. Fields that an earlier dataclass had too keep the option they have.
+        config: The dataclass.
+        default: What holds when an option is not given, in words; None = the field's default.
+    """
     texts = _attribute_texts(config)
     hints = get_type_hints(config)
+    taken = {option for action in group._actions for option in action.option_strings}
     for field in dataclasses.fields(config):
         kind = hints[field.name]
-        if kind in _SIMPLE:
-            group.add_argument(
-                "--" + field.name.replace("_", "-"),
-                type=kind,
-                metavar=kind.__name__.upper(),
-                help=f"{texts[field.name]} (default {field.default})".replace("%", "%%"),
-            )
+        option = "--" + field.name.replace("_", "-")
+        if option in taken:
+            continue
+        text = f"{texts[field.name]} (default {default or field.default})".replace("%", "%%")
+        if kind is bool:
+            group.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
+        elif kind in _SIMPLE:
+            group.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
 
 
 def given(args: argparse.Namespace, config: type) -> dict[str, Any]:

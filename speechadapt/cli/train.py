@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
-from speechadapt.adapters.bottleneck import BottleneckConfig
-from speechadapt.adapters.registry import PRESETS, family_of, preset
+from speechadapt.adapters.config import AdapterConfig
+from speechadapt.adapters.registry import FAMILIES, PRESETS, family_of, preset
+from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.cli.options import add_fields, build, given, read_yaml
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import ConfigError, DataError
@@ -54,7 +55,11 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
     )
-    add_fields(adapter, BottleneckConfig)
+    adapter.add_argument("--points", nargs="+", help="where in a layer, e.g. attn.q ffn.out")
+    adapter.add_argument("--stacks", nargs="+", help="encoder, decoder (default: both)")
+    adapter.add_argument("--top-layers", type=int, metavar="N", help="the last N layers only")
+    for config, _ in FAMILIES.values():
+        add_fields(adapter, config, "as the preset has it")
     _add_common(parser)
     parser.set_defaults(run=_train)
 
@@ -89,16 +94,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    sections = {
-        "adapter": BottleneckConfig,
-        "training": TrainConfig,
-        "augmentation": Augmentation,
-    }
+    chosen = preset(args.adapter)
+    sections = {"adapter": type(chosen), "training": TrainConfig, "augmentation": Augmentation}
     settings = read_yaml(args.config, sections) if args.config else {}
-    chosen = dataclasses.asdict(preset(args.adapter))
-    adapter_config = build(
-        BottleneckConfig, chosen, settings.get("adapter", {}), given(args, BottleneckConfig)
-    )
+    adapter_config = _adapter_config(args, chosen, settings.get("adapter", {}))
     config = _train_config(args, settings)
     model, data, dev = _load(args)
 
@@ -124,7 +123,7 @@ def _train(args: argparse.Namespace) -> int:
         info,
         config.seed,
     )
-    settings_key = {"adapter": adapter_config.to_dict(), "base": model.backbone.fingerprint}
+    settings_key = {"adapter": adapter.config.to_dict(), "base": model.backbone.fingerprint}
     if args.init:
         adapter.start_from(load_adapter(args.init, model.backbone))
         stored = (Path(args.init) / TENSOR_FILE).read_bytes()
@@ -135,6 +134,23 @@ def _train(args: argparse.Namespace) -> int:
         f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
     )
     return _run(args, model, AdapterTarget(adapter), data, dev, config, settings_key)
+
+
+def _adapter_config(
+    args: argparse.Namespace, chosen: AdapterConfig, settings: dict[str, Any]
+) -> AdapterConfig:
+    """The preset with what the YAML file and the command line say otherwise."""
+    for other, _ in FAMILIES.values():
+        foreign = set(given(args, other)) - {field.name for field in dataclasses.fields(chosen)}
+        if foreign:
+            option = "--" + min(foreign).replace("_", "-")
+            raise ConfigError(
+                f"{option}: {args.adapter} has no such setting; it has "
+                f"{', '.join(field.name for field in dataclasses.fields(chosen))}"
+            )
+    config = type(chosen)
+    built: AdapterConfig = build(config, dataclasses.asdict(chosen), settings, given(args, config))
+    return built
 
 
 def _finetune(args: argparse.Namespace) -> int:
@@ -162,7 +178,13 @@ def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[
     data, dev = _read_sets(args.data), _read_sets(args.dev)
     if any(utterance.text is None for utterance in dev):
         raise ConfigError(f"--dev {' '.join(args.dev)}: has utterances without a transcript")
-    return load(args.base, device=args.device), data, dev
+    model = load(args.base, device=args.device)
+    if not isinstance(model.backbone, WhisperBackbone):
+        raise ConfigError(
+            f"--base {args.base}: only Whisper can be trained yet, as the decoder of the others' "
+            "text is missing"
+        )
+    return model, data, dev
 
 
 def _read_sets(paths: list[str]) -> list[Utterance]:

@@ -92,9 +92,7 @@ class FullTarget:
     def save(self, path: Path) -> None:
         """A transformers folder that loads like any other base."""
         with replacing(path) as temporary:
-            self.backbone.model.save_pretrained(temporary)
-            self.backbone.tokenizer.save_pretrained(temporary)
-            self.backbone.generation.save_pretrained(temporary)
+            self.backbone.save(self.backbone.model, temporary)
 
 
 def snapshot(target: Target) -> dict[str, Tensor]:

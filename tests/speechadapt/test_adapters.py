@@ -226,7 +226,7 @@ def test_config_survives_json():
     for config in PRESETS.values():
         assert config_from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="method"):
-        config_from_dict({"method": "lora"})
+        config_from_dict({"method": "compacter"})
     with pytest.raises(ConfigError, match="width"):
         config_from_dict({"method": "bottleneck", "width": 3})
 

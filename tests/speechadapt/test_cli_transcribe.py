@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_decoding import tiny_model, waves
-from whisper_files import write_tokenizer
+from tiny_decoding import waves, write_base
 
 import speechadapt
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
@@ -30,13 +29,7 @@ LENGTHS = (1.1, 0.4, 0.8)
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """A transformers folder with a small random Whisper."""
-    folder = tmp_path_factory.mktemp("base")
-    backbone = tiny_model(0).backbone
-    network = backbone.model.float()
-    network.generation_config = backbone.generation
-    network.save_pretrained(folder)
-    write_tokenizer(folder)
-    return folder
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +42,7 @@ def adapter(base, tmp_path_factory) -> Path:
     )
     made = Adapter.fresh("be", config, family_of(config), backbone.sites.values(), info)
     generator = torch.Generator().manual_seed(0)
-    for tensor in made.parameters():
+    for _, tensor in made.named_tensors():
         tensor.data = tensor.data + 0.5 * torch.randn(tensor.shape, generator=generator)
     folder = tmp_path_factory.mktemp("adapters") / "be"
     save_adapter(made, folder)
@@ -190,7 +183,9 @@ def test_skip_bad_goes_on_and_counts(base, clips, tmp_path, capsys):
     ("extra", "message"),
     [
         (["--route", "ro"], "no adapter 'ro'"),
-        (["--route", "a+b"], "cannot be used"),
+        (["--route", "avg(a,b)"], "cannot be used"),
+        (["--route", "be+ro"], "no adapter 'be'"),
+        (["--route", "be+be"], "each once"),
         (["--language", "xx"], "'xx' is unknown"),
         (["--beam", "0"], "beam size 0"),
         (["--context", "-1"], "--context '-1'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import (
@@ -11,6 +13,7 @@ from transformers import (
     WhisperTokenizer,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from whisper_files import write_tokenizer
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bottleneck import BottleneckConfig
@@ -94,13 +97,23 @@ def tiny_tokenizer() -> WhisperTokenizer:
     return WhisperTokenizer(vocab={**vocabulary, "<|endoftext|>": END}, merges=[])
 
 
+def write_base(folder: Path) -> Path:
+    """The small random Whisper as a transformers folder."""
+    backbone = tiny_model(0).backbone
+    network = backbone.model.float()
+    network.generation_config = backbone.generation
+    network.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
 def add_adapter(model: SpeechModel, name: str, seed: int, strength: float = 0.5) -> None:
     """Load an adapter that changes the output."""
     config = BottleneckConfig(bottleneck=4, points=("attn.out", "ffn.out"))
     sites = model.backbone.sites.values()
     adapter = Adapter.fresh(name, config, family_of(config), sites, AdapterInfo(), seed)
     generator = torch.Generator().manual_seed(seed)
-    for tensor in adapter.parameters():
+    for _, tensor in adapter.named_tensors():
         tensor.data = tensor.data + strength * torch.randn(tensor.shape, generator=generator)
     model.bank.add(adapter)
 

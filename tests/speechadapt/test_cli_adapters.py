@@ -1,0 +1,118 @@
+"""``speechadapt adapters`` as users run it, on a small model on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_decoding import write_base
+
+import speechadapt
+from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.bottleneck import BottleneckConfig
+from speechadapt.adapters.lora import LoraConfig
+from speechadapt.adapters.registry import family_of
+from speechadapt.cli.main import main
+from speechadapt.store import load_adapter, save_adapter
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A transformers folder with a small random Whisper."""
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapters(base, tmp_path_factory) -> Path:
+    """A folder with a LoRA and a bottleneck adapter."""
+    backbone = speechadapt.load(base).backbone
+    folder = tmp_path_factory.mktemp("adapters")
+    for name, config in (
+        ("be", LoraConfig(rank=2)),
+        ("ro", BottleneckConfig(bottleneck=4, points=("ffn.out",))),
+    ):
+        info = AdapterInfo(
+            language=name, trailing_silence=0.5, base="tiny", fingerprint=backbone.fingerprint
+        )
+        made = Adapter.fresh(name, config, family_of(config), backbone.sites.values(), info)
+        generator = torch.Generator().manual_seed(0)
+        for _, tensor in made.named_tensors():
+            tensor.data = tensor.data + 0.2 * torch.randn(tensor.shape, generator=generator)
+        save_adapter(made, folder / name)
+    return folder
+
+
+def run(capsys, *arguments) -> str:
+    assert main(["adapters", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments) -> str:
+    assert main(["adapters", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return err
+
+
+def test_list(adapters, capsys):
+    lines = run(capsys, "list", adapters).splitlines()
+    assert lines[0].split() == ["name", "method", "kind", "language", "base", "folder"]
+    assert lines[1].split()[:5] == ["be", "lora", "language", "be", "tiny"]
+    assert lines[2].split()[:2] == ["ro", "bottleneck"]
+    assert "/nowhere: no such folder" in refused(capsys, "list", "/nowhere")
+
+
+def test_info(base, adapters, capsys):
+    out = run(capsys, "info", adapters / "be", "--base", base)
+    assert "lora adapter (language) for the frozen base `tiny`" in out
+    assert "- rank: 2" in out
+
+
+def test_diff(base, adapters, capsys):
+    out = run(capsys, "diff", adapters / "be", adapters / "ro", "--base", base)
+    assert "config.method: 'lora' | 'bottleneck'" in out and "info.language: 'be' | 'ro'" in out
+    assert "0 tensors of the same shape" in out
+    same = run(capsys, "diff", adapters / "be", adapters / "be", "--base", base)
+    assert "differs" not in same and same.count("\n") == 1
+
+
+def test_export_and_import(base, adapters, capsys, tmp_path):
+    run(capsys, "export", adapters / "be", "--base", base, "--out", tmp_path / "peft")
+    out = run(capsys, "import", tmp_path / "peft", "--base", base, "--out", tmp_path / "again")
+    assert "adapter be:" in out
+    backbone = speechadapt.load(base).backbone
+    before, after = (
+        dict(load_adapter(folder, backbone).named_tensors())
+        for folder in (adapters / "be", tmp_path / "again")
+    )
+    scale = LoraConfig(rank=2).scale
+    for key, tensor in before.items():
+        torch.testing.assert_close(after[key], tensor * (scale if "/up" in key else 1))
+    error = refused(capsys, "export", adapters / "ro", "--base", base, "--out", tmp_path / "no")
+    assert "PEFT has LoRA alone" in error and not (tmp_path / "no").exists()
+    error = refused(capsys, "import", adapters / "ro", "--base", base, "--out", tmp_path / "no")
+    assert "no PEFT adapter" in error
+
+
+def test_merge_and_extract(base, adapters, capsys, tmp_path):
+    """Merged into the base and taken out again, it is the same change."""
+    merged = tmp_path / "merged"
+    run(capsys, "merge", adapters / "be", "--base", base, "--out", merged)
+    out = run(
+        capsys,
+        *("extract", merged, "--base", base, "--rank", 2, "--name", "be", "--language", "be"),
+        *("--points", "attn.q", "attn.v", "--out", tmp_path / "lora"),
+    )
+    assert "100.0% of the squared change" in out and "not held" not in out
+    backbone = speechadapt.load(base).backbone
+    first, second = (
+        load_adapter(folder, backbone) for folder in (adapters / "be", tmp_path / "lora")
+    )
+    assert second.info.language == "be"
+    for site, tensors in first.tensors.items():
+        change = first.config.scale * tensors["up.weight"] @ tensors["down.weight"]
+        mine = second.tensors[site]
+        torch.testing.assert_close(
+            mine["up.weight"] @ mine["down.weight"], change, rtol=1e-3, atol=1e-5
+        )
+    error = refused(capsys, "merge", adapters / "ro", "--base", base, "--out", tmp_path / "no")
+    assert "not linear" in error and not (tmp_path / "no").exists()
