@@ -55,9 +55,7 @@ class ASTBackbone(Backbone):
         fingerprint: str = "",
     ):
         self._encoder: Any = model.base_model
-        super().__init__(
-            model, name, fingerprint or _fingerprint(model), _site_table(self._encoder)
-        )
+        super().__init__(model, name, fingerprint or _fingerprint(model), site_table(self._encoder))
         self._mean, self._std = mean, std
         self._bank: FilterBank | None = None
 
@@ -123,7 +121,8 @@ def _fingerprint(model: PreTrainedModel) -> str:
     return fingerprint(base)
 
 
-def _site_table(model: Any) -> list[Site]:
+def site_table(model: Any) -> list[Site]:
+    """Every site of an encoder."""
     width = model.config.hidden_size
     sites = [
         Site("encoder.embed", model.embeddings, width, width),

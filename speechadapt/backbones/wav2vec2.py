@@ -55,7 +55,7 @@ class Wav2Vec2Backbone(Backbone):
             model,
             name,
             fingerprint or _fingerprint(model),
-            _site_table(encoder, self._embed),
+            site_table(encoder, self._embed),
         )
         self._encoder = encoder
         config = encoder.config
@@ -171,7 +171,8 @@ def _norm_over_time(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
     )
 
 
-def _site_table(model: Any, embed: nn.Module) -> list[Site]:
+def site_table(model: Any, embed: nn.Module) -> list[Site]:
+    """Every site of an encoder whose layers read what ``embed`` gives."""
     encoder = model.encoder
     width = model.config.hidden_size
     stable = bool(getattr(model.config, "do_stable_layer_norm", False))

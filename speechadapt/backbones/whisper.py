@@ -91,7 +91,7 @@ class WhisperBackbone(Backbone):
             checkpoint.name,
             # Taken by the loader before any cast: bf16 rounds what the fingerprint is made from.
             checkpoint.fingerprint or fingerprint(checkpoint.model),
-            _site_table(checkpoint.model, self._embed),
+            site_table(checkpoint.model, self._embed),
         )
         self.model.set_attn_implementation("speechadapt")
         self.tokenizer = checkpoint.tokenizer
@@ -155,7 +155,7 @@ class WhisperBackbone(Backbone):
         return self.model.proj_out(states)
 
 
-def _site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
+def site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
     """Every site: of the layers by sub-layer, and before and after the encoder's layers."""
     encoder = model.get_submodule("model.encoder")
     final = encoder.get_submodule("layer_norm")
