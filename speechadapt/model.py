@@ -15,6 +15,7 @@ from speechadapt.backbones.loading import load_backbone
 from speechadapt.backbones.weights import checksum
 from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
+from speechadapt.heads.head import Head
 from speechadapt.route import Route, adapter_names
 from speechadapt.store import load_adapter
 
@@ -53,6 +54,12 @@ class SpeechModel(Generic[B]):
         """Whisper's code of the language that the adapters of a route were trained with, if any."""
         languages = [self.bank[name].info.language for name in adapter_names(route)]
         return next((language for language in languages if language), None)
+
+    def head(self, route: Route) -> Head | None:
+        """What turns the states of an utterance into an answer: the base's own head, if any."""
+        for name in adapter_names(route):
+            self.bank[name]  # unknown names are told, whatever becomes of the head
+        return self.backbone.head
 
     def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
         """What decoder passes over ``encoded`` need."""

@@ -16,6 +16,7 @@ from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.features import Features, FilterBank
 from speechadapt.files import write_json
+from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
 
 MODEL_TYPES = ("audio-spectrogram-transformer",)
 
@@ -58,6 +59,8 @@ class ASTBackbone(Backbone):
         super().__init__(model, name, fingerprint or _fingerprint(model), site_table(self._encoder))
         self._mean, self._std = mean, std
         self._bank: FilterBank | None = None
+        if isinstance(model, ASTForAudioClassification):
+            self.head = _head(model)
 
     def module_sites(self) -> dict[str, Site]:
         """The paths of releases before the renaming of AST's modules too."""
@@ -114,6 +117,22 @@ def load_ast(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> AST
             settings["mean"] = None
     mark = _fingerprint(model)
     return ASTBackbone(model.to(dtype), name, fingerprint=mark, **settings)
+
+
+def _head(model: ASTForAudioClassification) -> ClassifierHead:
+    """The checkpoint's classifier."""
+    norm, last = model.classifier.layernorm, linear_at(model, "classifier.dense")
+    labels = tuple(model.config.id2label[index] for index in range(last.out_features))
+    multi_label = model.config.problem_type == "multi_label_classification"
+    return ClassifierHead(
+        ClassifierConfig(labels, multi_label, pooling="summary", epsilon=norm.eps),
+        {
+            "norm.weight": norm.weight,
+            "norm.bias": norm.bias,
+            "proj.weight": last.weight,
+            "proj.bias": last.bias,
+        },
+    )
 
 
 def _fingerprint(model: PreTrainedModel) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from speechadapt.features import Features
+from speechadapt.heads.head import Head
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,14 @@ class Backbone(ABC):
     Attributes:
         frozen_trailing_silence: Seconds of silence after the speech that the base needs without
             an adapter.
+        position_seconds: Seconds between encoder positions.
+        head: What the checkpoint brings to turn states into an answer; None = nothing, or a decoder
+            of its own.
     """
 
     frozen_trailing_silence: ClassVar[float] = 0.0
+    position_seconds: float = 0.02
+    head: Head | None = None
 
     def __init__(self, model: PreTrainedModel, name: str, fingerprint: str, sites: Iterable[Site]):
         self.model = model.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
 
+from speechadapt.audio import SAMPLE_RATE
 from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
@@ -18,6 +20,7 @@ from speechadapt.call import current
 from speechadapt.errors import CheckpointError
 from speechadapt.features import Features, Waves
 from speechadapt.files import write_json
+from speechadapt.heads.ctc import CtcHead, read_vocabulary
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 
@@ -64,6 +67,7 @@ class Wav2Vec2Backbone(Backbone):
         for kernel, stride in reversed(self._convolutions):
             shortest = (shortest - 1) * stride + kernel
         self._normalize, self._shortest = normalize, shortest
+        self.position_seconds = math.prod(config.conv_stride) / SAMPLE_RATE
         # Data2VecAudio has several convolutions in a row there: what the first writes into padding
         # the next would read. The others have one, and read zeros.
         for layer in list(getattr(encoder.encoder.pos_conv_embed, "layers", ()))[1:]:
@@ -140,12 +144,23 @@ def load_wav2vec2(folder: Path, name: str, dtype: torch.dtype = torch.float32) -
     architectures = read_json(folder / "config.json").get("architectures") or [""]
     with_head = str(architectures[0]).endswith("ForCTC")
     model = load_strictly(AutoModelForCTC if with_head else AutoModel, folder, _PRETRAINING)
+    vocabulary = read_vocabulary(folder) if with_head else None
     extractor = folder / _EXTRACTOR
     normalize = True
     if extractor.is_file():
         normalize = bool(read_json(extractor).get("do_normalize", True))
     mark = _fingerprint(model)
-    return Wav2Vec2Backbone(model.to(dtype), name, normalize, mark)
+    backbone = Wav2Vec2Backbone(model.to(dtype), name, normalize, mark)
+    if vocabulary is not None:
+        layer = linear_at(model, "lm_head")
+        if layer.out_features != len(vocabulary.tokens):
+            raise CheckpointError(
+                f"{folder}: its CTC head has {layer.out_features} outputs and vocab.json "
+                f"{len(vocabulary.tokens)} tokens; copy the model and its tokenizer again"
+            )
+        tensors = {"proj.weight": layer.weight, "proj.bias": layer.bias}
+        backbone.head = CtcHead(vocabulary, tensors)
+    return backbone
 
 
 def _fingerprint(model: PreTrainedModel) -> str:

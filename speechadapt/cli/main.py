@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train one adapter on a frozen base",
     "finetune": "fine-tune the whole base, as a yardstick for adapters",
     "transcribe": "recordings to text, subtitles or JSON",
+    "classify": "recordings to labels",
     "adapters": "what is done with trained adapters: list, average, export, merge, …",
 }
 _MODULES = {"finetune": "train"}  # others are called as their command

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from speechadapt.audio import SAMPLE_RATE
+from speechadapt.backbones.whisper import WhisperBackbone
+from speechadapt.decoding.ctc import decode_ctc
 from speechadapt.decoding.longform import WINDOW_SECONDS, Span, join, windows
 from speechadapt.decoding.options import DecodeOptions
 from speechadapt.decoding.search import Hypothesis, decode, detect_languages
@@ -123,7 +125,8 @@ def _finish(
     for batch in _batches(cuts, trailing_silence, batch_seconds):
         waves = [_cut(recording, index) for recording, index in batch]
         routes = [route] * len(batch)
-        hypotheses = decode(
+        search = decode if isinstance(model.backbone, WhisperBackbone) else decode_ctc
+        hypotheses = search(
             model,
             model.encode(waves, routes, trailing_silence),
             routes,
@@ -169,4 +172,5 @@ def _cut(recording: _Recording, index: int) -> np.ndarray:
 
 
 def _detects(model: SpeechModel) -> bool:
-    return bool(getattr(model.backbone.generation, "lang_to_id", None))
+    generation = getattr(model.backbone, "generation", None)
+    return bool(getattr(generation, "lang_to_id", None))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_backbones import NAMES, SPEECH, tiny_backbone
+from tiny_backbones import NAMES, SPEECH, tiny_backbone, write_vocabulary
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
 import speechadapt
@@ -185,6 +185,7 @@ def test_too_short_for_one_position(waves):
 def test_loads_from_a_folder(name, waves, tmp_path):
     backbone = tiny_backbone(name)
     backbone.model.float().save_pretrained(tmp_path / "base")
+    write_vocabulary(tmp_path / "base")
     loaded = speechadapt.load(tmp_path / "base")
     assert loaded.backbone.fingerprint == tiny_backbone(name).fingerprint
     expected = SpeechModel(backbone).encode(waves, [None] * 3, 0.0).states

@@ -16,8 +16,8 @@ from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.registry import family_of
 from speechadapt.audio import load_audio
+from speechadapt.cli.inputs import find_recordings
 from speechadapt.cli.main import main
-from speechadapt.cli.transcribe import find_recordings
 from speechadapt.decoding.search import DecodeOptions
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import AudioError, ConfigError

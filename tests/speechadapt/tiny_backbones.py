@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from transformers import (
     ASTConfig,
@@ -11,6 +14,7 @@ from transformers import (
     HubertConfig,
     HubertModel,
     Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2ForCTC,
     Wav2Vec2Model,
     WavLMConfig,
@@ -68,6 +72,14 @@ def tiny_backbone(name: str) -> Backbone:
         return ASTBackbone(_spread(ASTForAudioClassification(config)), "tiny-ast")
     config_class, model_class, changes = SPEECH[name]
     return Wav2Vec2Backbone(_spread(model_class(config_class(**(_SPEECH | changes)))), name)
+
+
+def write_vocabulary(folder: Path) -> None:
+    """The files of a CTC tokenizer with as many tokens as the tiny models have."""
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDE\u0451'"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
 
 
 def _spread(model):

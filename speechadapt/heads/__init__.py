@@ -1,0 +1,1 @@
+"""What turns encoder states into an answer: a CTC vocabulary or a classifier."""
