@@ -56,7 +56,7 @@ class Call:
         """The call that goes on with some of the utterances."""
         return Call(self.adapters, tuple(self.stacks[i] for i in utterances), key_lengths)
 
-    def rows(self, members: tuple[int, ...], level: int, count: int, device: torch.device) -> Rows:
+    def rows(self, members: Sequence[int], level: int, count: int, device: torch.device) -> Rows:
         """Rows of a pass that use one of the adapters ``members`` as number ``level`` of a stack.
 
         Args:
@@ -68,27 +68,12 @@ class Call:
         Raises:
             ValueError: ``count`` is no multiple of the number of utterances (a bug of the caller).
         """
-
-        def make() -> Rows:
-            place = {member: i for i, member in enumerate(members)}
-            slots = [
-                place.get(stack[level], -1) if level < len(stack) else -1 for stack in self.stacks
-            ]
-            beams = self.beams(count)
-            return Rows([slot for slot in slots for _ in range(beams)], len(members), device)
-
-        return self.once(("rows", members, level, count, device), make)
-
-    def beams(self, count: int) -> int:
-        """Rows of each utterance in a pass of ``count`` rows.
-
-        Raises:
-            ValueError: The rows do not divide over the utterances (a bug of the caller).
-        """
         beams, rest = divmod(count, len(self.stacks))
         if rest:
             raise ValueError(f"{count} rows do not divide over {len(self.stacks)} utterances")
-        return beams
+        place = {member: i for i, member in enumerate(members)}
+        slots = [place.get(stack[level], -1) if level < len(stack) else -1 for stack in self.stacks]
+        return Rows([slot for slot in slots for _ in range(beams)], len(members), device)
 
     def key_mask(self, rows: int, keys: int, device: torch.device) -> Tensor | None:
         """Boolean mask ``[rows, 1, 1, keys]`` of valid encoder positions; None = all are valid."""

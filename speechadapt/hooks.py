@@ -8,9 +8,10 @@ runs the plain model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,6 @@ from speechadapt.adapters.family import SiteBatch, Source
 from speechadapt.backbones.base import Site
 from speechadapt.call import Call, current
 from speechadapt_kernels.stacked import Rows
-
-Group: TypeAlias = tuple[int, tuple[int, ...]]
-"""Level in the stacks, and the adapters there that one operator serves."""
 
 
 class Hooks:
@@ -74,6 +72,17 @@ class Hooks:
         return module.register_forward_pre_hook(partial(_change_input, sites))
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One operator of a pass at a site: adapters of one kind and the rows they serve."""
+
+    adapter: Adapter  # the first of them; the others differ in tensors and width alone
+    source: Source
+    rows: Rows
+    weights: Mapping[str, Tensor]
+    store: Callable[[str, Tensor], None]
+
+
 def _keep(
     sites: list[Site], _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
 ) -> None:
@@ -82,11 +91,10 @@ def _keep(
     if call is None or not call.adapters:
         return
     for site in sites:
-        for _, members in _groups(call, site, edits_input=False):
-            source = _source(call, site, members)
-            if source == "sublayer_input":
+        for step in _steps(call, site, len(output), output.device):
+            if step.source == "sublayer_input":
                 call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
-            elif source == "output" and site.reads_residual:
+            elif step.source == "output" and site.reads_residual:
                 call.kept[f"{site.name}/residual"] = inputs[0]
 
 
@@ -98,11 +106,13 @@ def _change_output(
     if call is None or not call.adapters:
         return None  # the plain model, bit for bit
     for site in sites:
-        for group in _groups(call, site, edits_input=False):
-            output = _apply(call, site, group, inputs[0], output)
-        # A long recording would otherwise hold two tensors of every layer until the call ends.
-        call.kept.pop(f"{site.name}/input", None)
-        call.kept.pop(f"{site.name}/residual", None)
+        steps = _steps(call, site, len(output), output.device)
+        for step in steps:
+            output = _apply(call, site, step, inputs[0], output)
+        if steps:
+            # A long recording would otherwise hold two tensors of every layer until the call ends.
+            call.kept.pop(f"{site.name}/input", None)
+            call.kept.pop(f"{site.name}/residual", None)
     return output
 
 
@@ -115,68 +125,69 @@ def _change_input(
         return None
     value = inputs[0]
     for site in sites:
-        for group in _groups(call, site, edits_input=True):
-            value = _apply(call, site, group, value, value)
+        for step in _steps(call, site, len(value), value.device, edits_input=True):
+            value = _apply(call, site, step, value, value)
     return (value, *inputs[1:])
 
 
-def _groups(call: Call, site: Site, edits_input: bool) -> list[Group]:
-    """What this batch does at a site: by level, then by kind of arithmetic."""
+def _steps(
+    call: Call, site: Site, count: int, device: torch.device, edits_input: bool = False
+) -> list[_Step]:
+    """What a pass of ``count`` rows does at a site: by level, then by kind of arithmetic.
 
-    def make() -> list[Group]:
+    Made once for a call: decoding runs hundreds of passes over it, one token each.
+    """
+
+    def make() -> list[_Step]:
         groups: dict[tuple[Any, ...], list[int]] = {}
         for level in range(call.depth):
             used = dict.fromkeys(stack[level] for stack in call.stacks if level < len(stack))
             for index in used:
                 adapter = call.adapters[index]
-                config = adapter.config
-                if (
-                    site.name in adapter.tensors
-                    and adapter.family.edits_input(config, site.point) == edits_input
-                ):
-                    key = (level, config.computation, adapter.training)
+                edits = adapter.family.edits_input(adapter.config, site.point)
+                if site.name in adapter.tensors and edits == edits_input:
+                    key = (level, adapter.config.computation, adapter.training)
                     groups.setdefault(key, []).append(index)
-        return [(key[0], tuple(members)) for key, members in groups.items()]
+        steps = []
+        for (level, *_), members in groups.items():
+            first = call.adapters[members[0]]
+            steps.append(
+                _Step(
+                    first,
+                    first.family.source(first.config, site.point),
+                    call.rows(members, level, count, device),
+                    _weights(call, site, tuple(members)),
+                    partial(_store, call, site, members),
+                )
+            )
+        return steps
 
-    return call.once(("groups", site.name, edits_input), make)
+    return call.once((site.name, edits_input, count), make)
 
 
-def _apply(call: Call, site: Site, group: Group, leaf_input: Tensor, target: Tensor) -> Tensor:
-    """``target`` after one group of adapters; rows of other routes keep theirs bit for bit."""
-    level, members = group
-    first = call.adapters[members[0]]
+def _apply(call: Call, site: Site, step: _Step, leaf_input: Tensor, target: Tensor) -> Tensor:
+    """``target`` after one step; rows of other routes keep theirs bit for bit."""
     source = target
-    match _source(call, site, members):
-        case "leaf_input":
-            source = leaf_input
-        case "sublayer_input":
-            source = call.kept[f"{site.name}/input"]
-        case "output" if site.reads_residual:
-            source = target + call.kept[f"{site.name}/residual"]
-    rows = call.rows(members, level, len(target), target.device)
+    if step.source == "leaf_input":
+        source = leaf_input
+    elif step.source == "sublayer_input":
+        source = call.kept[f"{site.name}/input"]
+    elif site.reads_residual:
+        source = target + call.kept[f"{site.name}/residual"]
+    lengths = None
+    if call.key_lengths is not None and site.stack == "encoder":
+        lengths = step.rows.gather(call.key_lengths.to(target.device))
+    read = step.rows.gather(target)
     batch = SiteBatch(
-        source=rows.gather(source),
-        target=rows.gather(target),
-        train=first.training,
-        lengths=_lengths(call, site, rows, target),
-        store=partial(_store, call, site, members),
+        source=read if source is target else step.rows.gather(source),
+        target=read,
+        train=step.adapter.training,
+        lengths=lengths,
+        store=step.store,
         penalties=call.penalties,
     )
-    weights = _weights(call, site, members)
-    return rows.scatter(target, first.family.apply(first.config, weights, batch))
-
-
-def _source(call: Call, site: Site, members: tuple[int, ...]) -> Source:
-    adapter = call.adapters[members[0]]
-    return adapter.family.source(adapter.config, site.point)
-
-
-def _lengths(call: Call, site: Site, rows: Rows, target: Tensor) -> Tensor | None:
-    """Valid frames of the rows; those of the decoder are tokens, which causal masks keep apart."""
-    lengths = call.key_lengths
-    if lengths is None or site.stack == "decoder":
-        return None
-    return rows.gather(lengths.to(target.device))
+    changed = step.adapter.family.apply(step.adapter.config, step.weights, batch)
+    return step.rows.scatter(target, changed)
 
 
 def _weights(call: Call, site: Site, members: tuple[int, ...]) -> dict[str, Tensor]:
@@ -203,7 +214,7 @@ def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
     return torch.stack(tensors)
 
 
-def _store(call: Call, site: Site, members: tuple[int, ...], name: str, values: Tensor) -> None:
+def _store(call: Call, site: Site, members: Sequence[int], name: str, values: Tensor) -> None:
     with torch.no_grad():
         for index, value in zip(members, values, strict=True):
             call.adapters[index].tensors[site.name][name].copy_(value)

@@ -53,7 +53,7 @@ class Rows:
         """``[batch, ...]`` laid out by adapter, ``[adapters, rows, ...]``."""
         if not self._in_order:
             x = x.index_select(0, self._gather)
-        return x.unflatten(0, (self.count, self.per_adapter))
+        return x.reshape(self.count, self.per_adapter, *x.shape[1:])
 
     def scatter(self, base: Tensor, y: Tensor) -> Tensor:
         """``base`` (``[batch, ...]``) with the rows that use an adapter taken from ``y``.
@@ -80,13 +80,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ``[adapters, rows, frames, out]``.
     """
     if len(weight) == 1:
-        return F.linear(x[0], weight[0], None if bias is None else bias[0])[None]
+        only = None if bias is None else bias.squeeze(0)
+        return F.linear(x.squeeze(0), weight.squeeze(0), only).unsqueeze(0)
     flat = x.flatten(1, 2)
     if bias is None:
         y = torch.bmm(flat, weight.mT)
     else:
         y = torch.baddbmm(bias[:, None], flat, weight.mT)
-    return y.unflatten(1, x.shape[1:3])
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def add_linear(base: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> T
         scale: Factor of the product.
     """
     if len(weight) == 1:
-        flat = base.flatten(0, 2).addmm(x.flatten(0, 2), weight[0].mT, alpha=scale)
+        flat = base.flatten(0, 2).addmm(x.flatten(0, 2), weight.squeeze(0).mT, alpha=scale)
     else:
         flat = base.flatten(1, 2).baddbmm(x.flatten(1, 2), weight.mT, alpha=scale)
     return flat.view(base.shape)

@@ -32,7 +32,7 @@ class Layer:
     bias: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class SiteBatch:
     """The rows that adapters of one kind serve at a site, laid out by adapter.
 
