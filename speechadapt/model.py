@@ -56,10 +56,13 @@ class SpeechModel(Generic[B]):
         return next((language for language in languages if language), None)
 
     def head(self, route: Route) -> Head | None:
-        """What turns the states of an utterance into an answer: the base's own head, if any."""
-        for name in adapter_names(route):
-            self.bank[name]  # unknown names are told, whatever becomes of the head
-        return self.backbone.head
+        """What turns the states of an utterance into an answer.
+
+        The head of the last adapter of the route that has one, else the base's own; None = none, or
+        Whisper's decoder.
+        """
+        heads = [self.bank[name].head for name in adapter_names(route)]
+        return next((head for head in reversed(heads) if head), self.backbone.head)
 
     def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
         """What decoder passes over ``encoded`` need."""
@@ -119,7 +122,7 @@ def load(
         AdapterError: An adapter is damaged or belongs to another base.
     """
     backbone = load_backbone(str(base), dtype=dtype, offline=offline)
-    backbone.model.to(torch.device(device))
+    backbone.to(torch.device(device))
     model = SpeechModel(backbone)
     for folder in adapters:
         model.load_adapter(folder)

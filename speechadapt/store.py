@@ -14,11 +14,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.adapter import HEAD, Adapter, AdapterInfo
 from speechadapt.adapters.registry import config_from_dict, family_of
 from speechadapt.backbones.base import Backbone
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
+from speechadapt.heads.head import Head
+from speechadapt.heads.registry import head_config
 
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
@@ -48,6 +50,7 @@ def description_of(adapter: Adapter) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": adapter.name,
         "config": adapter.config.to_dict(),
+        **({"head": adapter.head.to_dict()} if adapter.head else {}),
         "info": asdict(adapter.info),
         "shapes": {key: list(tensor.shape) for key, tensor in adapter.named_tensors()},
     }
@@ -74,9 +77,9 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     name = description["name"]
     try:
         config = config_from_dict(description["config"])
-        wanted = Adapter.fresh(
-            name, config, family_of(config), backbone.sites.values(), AdapterInfo()
-        )
+        head = _fresh_head(description, backbone)
+        sites = backbone.sites.values()
+        wanted = Adapter.fresh(name, config, family_of(config), sites, AdapterInfo(), head=head)
     except ConfigError as error:
         raise AdapterError(f"{folder / CONFIG_FILE}: {error}") from error
     info = _read_info(folder, description["info"])
@@ -101,7 +104,15 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     for key in expected:
         site, tensor_name = key.split("/")
         by_site.setdefault(site, {})[tensor_name] = tensors[key]
-    return Adapter(name, wanted.config, wanted.family, by_site, info)
+    head = head and type(head)(head.config, by_site.pop(HEAD))
+    return Adapter(name, wanted.config, wanted.family, by_site, info, head)
+
+
+def _fresh_head(description: Mapping[str, Any], backbone: Backbone) -> Head | None:
+    if "head" not in description:
+        return None
+    kind, config = head_config(description["head"])
+    return kind.fresh(config, backbone.width, torch.Generator())
 
 
 def card(adapter: Adapter) -> str:
@@ -156,7 +167,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{path}: schema {description.get('schema')!r} is unknown, this version reads {SCHEMA}"
         )
-    for key, kind in (("name", str), ("config", dict), ("info", dict)):
+    for key, kind in (("name", str), ("config", dict), ("info", dict), ("head", dict)):
+        if key == "head" and key not in description:
+            continue
         if not isinstance(description.get(key), kind):
             raise AdapterError(f"{path}: {key!r} is missing or no {kind.__name__}")
     return description

@@ -1,6 +1,6 @@
 """A batch in which every utterance has its own adapter, against the frozen base and against PEFT.
 
-    python eval/bench/mixed.py --base openai/whisper-base --rounds 15
+    python eval/bench/mixed.py --base openai/whisper-base --rounds 15 --threads 1
 
 Everything runs in turn in one process, so that a busy machine slows all of it alike. Prints the
 median over the rounds of CPU seconds as a ratio to the frozen base: the encoder at short context,
@@ -46,7 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="openai/whisper-base")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     # Loaded twice: the frozen base, and PEFT's, have no hooks of ours.
     plain, model = speechadapt.load(args.base), speechadapt.load(args.base)
     rng = np.random.default_rng(0)
@@ -69,9 +72,9 @@ def main() -> None:
     systems |= _peft(plain)
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-    _table("encoder, 16 utterances", _encode(waves), systems, args.rounds)
     for batch in (1, 8):
         _table(f"decoder step, batch {batch}", _steps(waves, batch), systems, args.rounds)
+    _table("encoder, 16 utterances", _encode(waves), systems, args.rounds)
 
 
 def _add(model: SpeechModel[Any], name: str, config: AdapterConfig, seed: int) -> None:
@@ -124,6 +127,8 @@ def _peft(model: SpeechModel[Any]) -> dict[str, Any]:
 def _encode(waves: list[np.ndarray]) -> Callable[..., Iterator[float]]:
     def run(model: Any, routes: list[Route], context: Any) -> Iterator[float]:
         while True:
+            if hasattr(context, "rows"):
+                context.rows = len(waves)
             started = time.process_time()
             with context:
                 model.encode(waves, routes, SILENCE)

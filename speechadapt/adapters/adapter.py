@@ -13,6 +13,10 @@ from speechadapt.adapters.config import EVERYWHERE, AdapterConfig
 from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
+from speechadapt.heads.head import Head
+
+HEAD = "head"
+"""What stands before a head's tensors in place of a site."""
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Adapter:
         family: The family itself.
         tensors: ``{site: {tensor name: tensor}}``.
         info: What else is known of it.
+        head: What turns the states it makes into an answer, where the base has none for it.
     """
 
     def __init__(
@@ -58,11 +63,13 @@ class Adapter:
         family: Family,
         tensors: Mapping[str, Mapping[str, Tensor]],
         info: AdapterInfo,
+        head: Head | None = None,
     ):
         self.name = name
         self.config = config
         self.family = family
         self.info = info
+        self.head = head
         self.training = False
         self.tensors: dict[str, dict[str, nn.Parameter]] = {
             site: {key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()}
@@ -78,6 +85,7 @@ class Adapter:
         sites: Iterable[Site],
         info: AdapterInfo,
         seed: int = 0,
+        head: Head | None = None,
     ) -> Adapter:
         """A new adapter that changes no output yet, its random parts drawn from ``seed``.
 
@@ -95,7 +103,7 @@ class Adapter:
         # On disk an adapter names its stacks, so that it stays what it is on any backbone.
         config = replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen)))
         tensors = {site.name: family.init(config, site, generator) for site in chosen}
-        return cls(name, config, family, tensors, info)
+        return cls(name, config, family, tensors, info, head)
 
     def start_from(self, other: Adapter) -> None:
         """Copy another adapter's tensors, in place.
@@ -112,7 +120,10 @@ class Adapter:
 
     def check_same_config(self, other: Adapter) -> None:
         """Raise :class:`ConfigError` unless ``other`` is configured as this adapter is."""
-        mine, theirs = self.config.to_dict(), other.config.to_dict()
+        mine, theirs = (
+            each.config.to_dict() | ({"head": each.head.to_dict()} if each.head else {})
+            for each in (self, other)
+        )
         if different := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
             key = different[0]
             raise ConfigError(
@@ -121,15 +132,19 @@ class Adapter:
             )
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every tensor by its key on disk, ``encoder.3.ffn.out/down.weight``."""
+        """Every tensor by its key on disk, ``encoder.3.ffn.out/down.weight`` or ``head/…``."""
         for site, values in self.tensors.items():
             for key, tensor in values.items():
                 yield f"{site}/{key}", tensor
+        if self.head is not None:
+            for key, tensor in self.head.tensors.items():
+                yield f"{HEAD}/{key}", tensor
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor that is trained, by its key on disk."""
         for key, tensor in self.named_tensors():
-            if key.split("/")[1] not in self.family.buffers:
+            site, _, part = key.partition("/")
+            if site == HEAD or part not in self.family.buffers:
                 yield key, tensor
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from speechadapt.adapters.adapter import Adapter
+from speechadapt.adapters.adapter import HEAD, Adapter
 
 
 def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
@@ -44,4 +44,5 @@ def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
         training={f"averaged run {n}": info.training for n, info in enumerate(infos, 1)},
         results={},
     )
-    return Adapter(name, first.config, first.family, means, info)
+    head = first.head and type(first.head)(first.head.config, means.pop(HEAD))
+    return Adapter(name, first.config, first.family, means, info, head)

@@ -120,9 +120,20 @@ class Backbone(ABC):
         return self.model.dtype
 
     @property
+    def width(self) -> int:
+        """Width of the encoder's states."""
+        return next(site.dim for site in self.sites.values() if site.point == "out")
+
+    @property
     def parameter_count(self) -> int:
         """Parameters of the frozen base."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights."""
+        torch.nn.Module.to(self.model, device)
+        for tensor in self.head.tensors.values() if self.head else ():
+            tensor.data = tensor.data.to(device)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a changed copy of the model as a transformers checkpoint, whole.

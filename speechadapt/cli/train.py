@@ -11,19 +11,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, family_of, preset
+from speechadapt.backbones.ast import ASTBackbone
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.cli.options import add_fields, build, given, read_yaml
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import ConfigError, DataError
+from speechadapt.heads.ctc import CtcHead, vocabulary_of
+from speechadapt.heads.head import Head
 from speechadapt.model import SpeechModel, load
 from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
 from speechadapt.training.dev import DevSet
 from speechadapt.training.examples import TrainingSet
-from speechadapt.training.objective import WhisperObjective
+from speechadapt.training.objective import CtcObjective, Objective, WhisperObjective
 from speechadapt.training.state import settings_of
 from speechadapt.training.target import AdapterTarget, FullTarget, Target
 from speechadapt.training.trainer import Trainer
@@ -34,6 +39,7 @@ _TRAIN_EXAMPLES = """examples:
   speechadapt train --data data/be/train data/ro/train --out exp/shared
   speechadapt train --data data/be/train --init exp/shared/adapter --out exp/be --steps 100
   speechadapt train --data data/ro/train --dev data/ro/dev --out exp/ro --steps 150 --seed 1
+  speechadapt train --base facebook/wav2vec2-base --data data/be/train --adapter lora --out exp/be
 
 The same command goes on where it was stopped or killed, and ends with the same adapter.
 The adapter is written to OUT/adapter, the progress to OUT/log.jsonl and OUT/tensorboard."""
@@ -52,6 +58,12 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
+    adapter.add_argument(
+        "--objective",
+        choices=("whisper", "ctc"),
+        help="whisper: its decoder's cross entropy (default for Whisper); ctc: a new head over the "
+        "characters of the data, which the adapter brings along (default for the wav2vec2 family)",
+    )
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
     )
@@ -115,6 +127,7 @@ def _train(args: argparse.Namespace) -> int:
             **{k: v for k, v in dataclasses.asdict(config).items() if k != "augmentation"},
         },
     )
+    head = _head(args, model, data, config)
     adapter = Adapter.fresh(
         args.name or args.out.name,
         adapter_config,
@@ -122,6 +135,7 @@ def _train(args: argparse.Namespace) -> int:
         model.backbone.sites.values(),
         info,
         config.seed,
+        head,
     )
     settings_key = {"adapter": adapter.config.to_dict(), "base": model.backbone.fingerprint}
     if args.init:
@@ -133,7 +147,30 @@ def _train(args: argparse.Namespace) -> int:
     print(
         f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
     )
-    return _run(args, model, AdapterTarget(adapter), data, dev, config, settings_key)
+    objective: Objective
+    if isinstance(head, CtcHead):
+        objective = CtcObjective(model.backbone, head, config.trailing_silence)
+    else:
+        objective = WhisperObjective(model.backbone, args.language)
+    return _run(args, model, AdapterTarget(adapter), objective, data, dev, config, settings_key)
+
+
+def _head(
+    args: argparse.Namespace, model: SpeechModel[Any], data: list[Utterance], config: TrainConfig
+) -> Head | None:
+    """A new CTC head over the characters of the data, where that is the objective."""
+    objective = args.objective
+    if objective is None:
+        objective = "whisper" if isinstance(model.backbone, WhisperBackbone) else "ctc"
+    if objective == "whisper":
+        if not isinstance(model.backbone, WhisperBackbone):
+            raise ConfigError(f"--objective whisper: {args.base} has no decoder; use ctc")
+        return None
+    if isinstance(model.backbone, ASTBackbone):
+        raise ConfigError(f"--objective ctc: {args.base} labels sounds and writes no text")
+    vocabulary = vocabulary_of(utterance.text or "" for utterance in data)
+    generator = torch.Generator().manual_seed(config.seed)
+    return CtcHead.fresh(vocabulary, model.backbone.width, generator)
 
 
 def _adapter_config(
@@ -160,7 +197,10 @@ def _finetune(args: argparse.Namespace) -> int:
     model, data, dev = _load(args)
 
     settings_key = {"base": model.backbone.fingerprint}
-    return _run(args, model, FullTarget(model), data, dev, config, settings_key)
+    if not isinstance(model.backbone, WhisperBackbone):
+        raise ConfigError(f"--base {args.base}: only a Whisper can be fine-tuned whole")
+    objective = WhisperObjective(model.backbone, args.language)
+    return _run(args, model, FullTarget(model), objective, data, dev, config, settings_key)
 
 
 def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]]) -> TrainConfig:
@@ -179,11 +219,6 @@ def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[
     if any(utterance.text is None for utterance in dev):
         raise ConfigError(f"--dev {' '.join(args.dev)}: has utterances without a transcript")
     model = load(args.base, device=args.device)
-    if not isinstance(model.backbone, WhisperBackbone):
-        raise ConfigError(
-            f"--base {args.base}: only Whisper can be trained yet, as the decoder of the others' "
-            "text is missing"
-        )
     return model, data, dev
 
 
@@ -204,14 +239,14 @@ def _run(
     args: argparse.Namespace,
     model: SpeechModel,
     target: Target,
+    objective: Objective,
     data: list[Utterance],
     dev: list[Utterance],
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    objective = WhisperObjective(model.backbone, args.language)
     for utterance in data:
-        objective.tokens(utterance)  # a transcript that cannot be learnt is told before training
+        objective.check(utterance)  # what cannot be learnt is told before training
     examples = TrainingSet(model.backbone, data, config)
     dev_set = DevSet(model, dev, args.language, config.trailing_silence) if dev else None
     settings = settings_of(

@@ -125,7 +125,8 @@ def _finish(
     for batch in _batches(cuts, trailing_silence, batch_seconds):
         waves = [_cut(recording, index) for recording, index in batch]
         routes = [route] * len(batch)
-        search = decode if isinstance(model.backbone, WhisperBackbone) else decode_ctc
+        whisper = isinstance(model.backbone, WhisperBackbone) and model.head(route) is None
+        search = decode if whisper else decode_ctc
         hypotheses = search(
             model,
             model.encode(waves, routes, trailing_silence),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.backbones.base import Encoded
-from speechadapt.heads.head import Head
+from speechadapt.heads.head import Head, linear
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class ClassifierHead(Head):
 
     kind: ClassVar[str] = "classifier"
     config: ClassifierConfig
+
+    @classmethod
+    def fresh(
+        cls, config: ClassifierConfig, dim: int, generator: torch.Generator
+    ) -> ClassifierHead:
+        """Every label about as likely."""
+        return cls(config, linear(len(config.labels), dim, generator))
 
     def logits(self, encoded: Encoded) -> Tensor:
         """Logits ``[batch, labels]``."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.backbones.tokens import read_json
-from speechadapt.errors import CheckpointError
-from speechadapt.heads.head import Head
+from speechadapt.errors import CheckpointError, ConfigError
+from speechadapt.heads.head import Head, linear
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,45 @@ class CtcConfig:
     delimiter: str = "|"
     silent: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len(set(self.tokens)) < len(self.tokens) or not 0 <= self.blank < len(self.tokens):
+            raise ConfigError(
+                f"head: {len(self.tokens)} tokens with blank {self.blank} cannot be used: give "
+                "each token once, and the index of one of them"
+            )
+
 
 class CtcHead(Head):
     """One linear layer: ``proj.weight`` ``[tokens, dim]`` and ``proj.bias`` ``[tokens]``."""
 
-    kind: ClassVar[str] = "CTC"
+    kind: ClassVar[str] = "ctc"
     config: CtcConfig
+
+    @classmethod
+    def fresh(cls, config: CtcConfig, dim: int, generator: torch.Generator) -> CtcHead:
+        """Every token about as likely."""
+        return cls(config, linear(len(config.tokens), dim, generator))
 
     def log_probs(self, states: Tensor) -> Tensor:
         """Log-probabilities ``[batch, positions, tokens]`` from states ``[..., dim]``."""
         logits = F.linear(states, self.tensors["proj.weight"], self.tensors["proj.bias"])
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def spoken(text: str) -> str:
+    """What of a transcript can be heard: lower-case letters, marks, digits and apostrophes, with
+    single spaces between words."""
+    kept = (
+        c if c in "'’" or unicodedata.category(c)[0] in "LMN" else " "
+        for c in unicodedata.normalize("NFC", text).lower()
+    )
+    return " ".join("".join(kept).split())
+
+
+def vocabulary_of(texts: Iterable[str]) -> CtcConfig:
+    """The vocabulary of transcripts: nothing, the word delimiter, and every character heard."""
+    characters = {c for text in texts for c in spoken(text)} - {" "}
+    return CtcConfig(("<pad>", "|", *sorted(characters)))
 
 
 def read_vocabulary(folder: Path, language: str | None = None) -> CtcConfig:

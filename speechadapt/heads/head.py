@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from speechadapt.errors import ConfigError
 
@@ -20,14 +22,26 @@ class Head:
         tensors: By name.
 
     Attributes:
-        kind: What a user calls it.
+        kind: What users and files call it.
     """
 
     kind: ClassVar[str] = ""
 
     def __init__(self, config: Any, tensors: Mapping[str, Tensor]):
         self.config = config
-        self.tensors = dict(tensors)
+        self.tensors = {
+            key: nn.Parameter(tensor.detach(), requires_grad=False)
+            for key, tensor in tensors.items()
+        }
+
+    @classmethod
+    def fresh(cls, config: Any, dim: int, generator: torch.Generator) -> Head:
+        """A head for states of width ``dim`` that knows nothing yet."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind and config as JSON has them."""
+        return {"kind": self.kind, **asdict(self.config)}
 
 
 def unlike(kind: str, head: Head | None, what: str) -> ConfigError:
@@ -37,3 +51,11 @@ def unlike(kind: str, head: Head | None, what: str) -> ConfigError:
         f"this base and route have {has}, and {what} needs a {kind} head; load a checkpoint or an "
         "adapter that has one"
     )
+
+
+def linear(outputs: int, dim: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A last layer as transformers starts it."""
+    return {
+        "proj.weight": 0.02 * torch.randn(outputs, dim, generator=generator),
+        "proj.bias": torch.zeros(outputs),
+    }

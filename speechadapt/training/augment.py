@@ -7,6 +7,7 @@ import random
 import numpy as np
 
 from speechadapt.audio import SAMPLE_RATE, resample
+from speechadapt.errors import ConfigError
 from speechadapt.features import Features
 from speechadapt.training.config import Augmentation
 
@@ -42,6 +43,8 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr: float, rng: random.Ra
 
 def spec_augment(mel: Features, augmentation: Augmentation, rng: random.Random) -> Features:
     """Mask stretches of time and bands of frequency with zeros (Park et al. 2019)."""
+    if mel.values.dim() != 3:
+        raise ConfigError("masks need a spectrogram, and this base reads waves; leave them out")
     values = mel.values.clone()
     bins = values.shape[1]
     for row, frames in zip(values, mel.lengths.tolist(), strict=True):

@@ -96,7 +96,7 @@ def _seconds(utterance: Utterance) -> float:
 
 
 def _pad(features: Sequence[Tensor]) -> Features:
-    """Batch of single features ``[mel_bins, frames]``, zero beyond each one's frames."""
-    lengths = torch.tensor([feature.shape[1] for feature in features], device=features[0].device)
-    padded = pad_sequence([feature.T for feature in features], batch_first=True)
-    return Features(padded.transpose(1, 2), lengths)
+    """Batch of single features ``[bins, frames]`` or ``[samples]``, zero beyond each one's end."""
+    lengths = torch.tensor([feature.shape[-1] for feature in features], device=features[0].device)
+    padded = pad_sequence([feature.movedim(-1, 0) for feature in features], batch_first=True)
+    return Features(padded.movedim(1, -1), lengths)

@@ -1,20 +1,43 @@
-"""Cross entropy of Whisper's decoder, teacher forced."""
+"""What a run minimises: cross entropy of Whisper's decoder, teacher forced, or CTC."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt.backbones.base import Encoded
+from speechadapt.backbones.base import Backbone, Encoded
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.data import Utterance
 from speechadapt.errors import DataError
+from speechadapt.heads.ctc import CtcHead, spoken
 
 _IGNORED = -100
+
+
+class Objective(Protocol):
+    """Turns references into targets, and encoder states into a loss."""
+
+    def check(self, utterance: Utterance) -> None:
+        """Raise :class:`DataError` about an utterance that cannot be learnt."""
+        ...
+
+    def targets(self, utterances: Sequence[Utterance]) -> Any:
+        """What a batch should become."""
+        ...
+
+    def count(self, targets: Any) -> int:
+        """Symbols in the targets; the loss is reported for each."""
+        ...
+
+    def loss(self, encoded: Encoded, targets: Any) -> Tensor:
+        """Loss summed over the symbols, in nats. Needs the current call of the batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,14 @@ class WhisperObjective:
             )
         return tokens, len(prompt)
 
+    def check(self, utterance: Utterance) -> None:
+        """Raise :class:`DataError` where :meth:`tokens` does."""
+        self.tokens(utterance)
+
+    def count(self, targets: Targets) -> int:
+        """Tokens that are asked for."""
+        return int((targets.labels != _IGNORED).sum())
+
     def targets(self, utterances: Sequence[Utterance]) -> Targets:
         """Pad the tokens of a batch."""
         rows = [self.tokens(utterance) for utterance in utterances]
@@ -105,3 +136,75 @@ class WhisperObjective:
         # Half precision would lose the sum over a vocabulary.
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(precise, targets.labels[asked], reduction="sum")
+
+
+class CtcObjective:
+    """CTC loss (Graves et al. 2006) over what can be heard of the references.
+
+    Args:
+        backbone: Says how many positions an utterance has.
+        head: Whose vocabulary is used.
+        trailing_silence: Seconds after each utterance.
+    """
+
+    def __init__(self, backbone: Backbone, head: CtcHead, trailing_silence: float):
+        self.backbone, self.head, self.trailing_silence = backbone, head, trailing_silence
+        self._index = {token: index for index, token in enumerate(head.config.tokens)}
+
+    def tokens(self, utterance: Utterance) -> list[int]:
+        """Indices of an utterance's characters.
+
+        Raises:
+            DataError: No transcript, nothing to hear in it, or a character that the vocabulary
+                does not have.
+        """
+        if utterance.text is None:
+            raise DataError(f"utterance {utterance.id}: no transcript; training needs one")
+        text = spoken(utterance.text).replace(" ", self.head.config.delimiter)
+        if not text:
+            raise DataError(
+                f"utterance {utterance.id}: nothing of its transcript {utterance.text!r} can be "
+                "heard; leave it out"
+            )
+        if unknown := sorted(set(text) - set(self._index)):
+            raise DataError(
+                f"utterance {utterance.id}: the vocabulary has no {' '.join(unknown)}; train on "
+                "data that have it, or leave the utterance out"
+            )
+        return [self._index[character] for character in text]
+
+    def check(self, utterance: Utterance) -> None:
+        """Raise :class:`DataError` also where the audio is too short for the transcript."""
+        tokens = self.tokens(utterance)
+        if utterance.duration is None:
+            return
+        # A blank has to stand between two equal characters.
+        needed = len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
+        seconds = utterance.duration + self.trailing_silence
+        if needed * self.backbone.position_seconds > seconds:
+            raise DataError(
+                f"utterance {utterance.id}: {seconds:.2f} s have no room for the {len(tokens)} "
+                "characters of its transcript; is the recording cut short?"
+            )
+
+    def targets(self, utterances: Sequence[Utterance]) -> list[list[int]]:
+        """Indices of each utterance's characters."""
+        return [self.tokens(utterance) for utterance in utterances]
+
+    def count(self, targets: list[list[int]]) -> int:
+        """Characters of all utterances."""
+        return sum(map(len, targets))
+
+    def loss(self, encoded: Encoded, targets: list[list[int]]) -> Tensor:
+        """CTC loss summed over the batch, in nats."""
+        log_probs = self.head.log_probs(encoded.states).transpose(0, 1)
+        device = log_probs.device
+        return F.ctc_loss(
+            log_probs,
+            torch.tensor([token for tokens in targets for token in tokens], device=device),
+            encoded.lengths,
+            torch.tensor([len(tokens) for tokens in targets], device=device),
+            blank=self.head.config.blank,
+            reduction="sum",
+            zero_infinity=True,
+        )

@@ -24,7 +24,7 @@ from speechadapt.files import write_json
 from speechadapt.model import SpeechModel
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
-from speechadapt.training.objective import WhisperObjective
+from speechadapt.training.objective import Objective
 from speechadapt.training.state import TrainState, load_state, save_state
 from speechadapt.training.target import Target, restore, snapshot
 
@@ -68,7 +68,7 @@ class Trainer:
         model: SpeechModel,
         target: Target,
         examples: TrainingSet,
-        objective: WhisperObjective,
+        objective: Objective,
         config: TrainConfig,
         folder: Path,
         settings: dict[str, Any],
@@ -147,7 +147,7 @@ class Trainer:
         for indices in batches:
             utterances = [self.examples.utterances[index] for index in indices]
             prepared.append((self.examples.batch(indices, rng), self.objective.targets(utterances)))
-        tokens = sum(int((targets.labels >= 0).sum()) for _, targets in prepared)
+        tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
         for mel, targets in prepared:
             routes = [self.target.route] * len(mel)

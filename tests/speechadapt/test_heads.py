@@ -16,6 +16,7 @@ from speechadapt.decoding.ctc import decode_ctc
 from speechadapt.decoding.options import DecodeOptions
 from speechadapt.errors import CheckpointError, ConfigError
 from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
+from speechadapt.heads.ctc import CtcHead
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,13 @@ def test_word_times_follow_the_positions(ctc):
     path = [0, 5, 5, 0, 5, 4, 4, 6, 0, 7, 3, 0]
     wanted = torch.nn.functional.one_hot(torch.tensor(path), 12).float() * 50
     states = torch.linalg.lstsq(head.tensors["proj.weight"].double(), wanted.T.double()).solution
-    head.tensors = {
-        "proj.weight": head.tensors["proj.weight"].double(),
-        "proj.bias": torch.zeros(12, dtype=torch.float64),
-    }
+    model.backbone.head = CtcHead(
+        head.config,
+        {
+            "proj.weight": head.tensors["proj.weight"].double(),
+            "proj.bias": torch.zeros(12, dtype=torch.float64),
+        },
+    )
     encoded = Encoded(states.T[None], torch.tensor([len(path)]))
     (found,) = decode_ctc(model, encoded, [None], ["be"], DecodeOptions())
     step = model.backbone.position_seconds
@@ -94,7 +98,7 @@ def test_word_times_follow_the_positions(ctc):
 
 def test_silence_is_no_text(ctc):
     model = speechadapt.load(ctc)
-    model.backbone.head.tensors["proj.bias"] = torch.eye(12)[0] * 1e6
+    model.backbone.head.tensors["proj.bias"].data = torch.eye(12)[0] * 1e6
     encoded = model.encode([np.zeros(16_000, np.float32)], [None], 0.0)
     (found,) = decode_ctc(model, encoded, [None], [None], DecodeOptions())
     assert found.text == "" and found.words == () and found.segments == ()
@@ -165,9 +169,9 @@ def test_bad_recordings_are_told_or_counted(ast, clips, capsys):
 
 def test_a_base_without_the_head_is_told(ast, ctc, clips, capsys):
     assert main(["transcribe", str(clips), "--base", str(ast)]) == 2
-    assert "have a classifier head, and transcribing needs a CTC head" in capsys.readouterr().err
+    assert "have a classifier head, and transcribing needs a ctc head" in capsys.readouterr().err
     assert main(["classify", str(clips), "--base", str(ctc)]) == 2
-    assert "have a CTC head, and classifying needs a classifier" in capsys.readouterr().err
+    assert "have a ctc head, and classifying needs a classifier" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["classify", str(clips)])
 
@@ -208,5 +212,5 @@ def test_vocabulary_of_several_languages(ctc, tmp_path):
 def test_heads_do_not_decode_what_they_are_not(ast, waves):
     model = speechadapt.load(ast)
     encoded = model.encode(waves[:1], [None], None)
-    with pytest.raises(ConfigError, match="needs a CTC head"):
+    with pytest.raises(ConfigError, match="needs a ctc head"):
         decode_ctc(model, encoded, [None], [None], DecodeOptions())

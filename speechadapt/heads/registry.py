@@ -1,0 +1,37 @@
+"""Every head by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from speechadapt.errors import ConfigError
+from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
+from speechadapt.heads.ctc import CtcConfig, CtcHead
+from speechadapt.heads.head import Head
+
+HEADS: dict[str, tuple[type, type[Head]]] = {
+    CtcHead.kind: (CtcConfig, CtcHead),
+    ClassifierHead.kind: (ClassifierConfig, ClassifierHead),
+}
+
+
+def head_config(values: Mapping[str, Any]) -> tuple[type[Head], Any]:
+    """Class and config of a head from JSON.
+
+    Raises:
+        ConfigError: The kind is unknown, or a setting does not fit it.
+    """
+    kind = values.get("kind")
+    if kind not in HEADS:
+        raise ConfigError(f"head: kind is {kind!r}, expected one of {', '.join(HEADS)}")
+    config, head = HEADS[kind]
+    given = {key: value for key, value in values.items() if key != "kind"}
+    if unknown := sorted(set(given) - {field.name for field in fields(config)}):
+        raise ConfigError(f"head: a {kind} head has no {', '.join(unknown)}")
+    tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    try:
+        return head, config(**tuples)
+    except TypeError as error:
+        raise ConfigError(f"head: a value has the wrong type ({error})") from error
