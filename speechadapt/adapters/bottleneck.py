@@ -87,23 +87,25 @@ class Bottleneck(Family):
         self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: SiteBatch
     ) -> Tensor:
         """``target + scale * up(act(down(norm(source))))``."""
-        return bottleneck(
-            batch.source,
-            batch.target,
-            bottleneck_weights(weights),
-            config.activation,
-            config.scale,
-            config.dropout if batch.train else 0.0,
-        )
+        return apply_bottleneck(config, weights, batch)
 
 
-def bottleneck_weights(weights: Mapping[str, Tensor]) -> BottleneckWeights:
-    """Stacked tensors as the operator takes them."""
-    return BottleneckWeights(
+def apply_bottleneck(
+    config: BottleneckConfig,
+    weights: Mapping[str, Tensor],
+    batch: SiteBatch,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """The operator on tensors as they are called on disk; ``gate`` as the operator takes it."""
+    stacked = BottleneckWeights(
         down=weights["down.weight"],
         down_bias=weights["down.bias"],
         up=weights["up.weight"],
         up_bias=weights["up.bias"],
         norm_weight=weights.get("norm.weight"),
         norm_bias=weights.get("norm.bias"),
+    )
+    dropout = config.dropout if batch.train else 0.0
+    return bottleneck(
+        batch.source, batch.target, stacked, config.activation, config.scale, dropout, gate
     )

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt.adapters.bottleneck import Bottleneck, BottleneckConfig, bottleneck_weights
+from speechadapt.adapters.bottleneck import Bottleneck, BottleneckConfig, apply_bottleneck
 from speechadapt.adapters.family import SiteBatch, uniform
 from speechadapt.backbones.base import Site
-from speechadapt_kernels.bottleneck import bottleneck
 from speechadapt_kernels.stacked import linear
 
 
@@ -84,12 +83,4 @@ class Gated(Bottleneck):
             gate = (logit >= 0).to(logit.dtype)
         else:
             gate = torch.sigmoid(logit)
-        return bottleneck(
-            batch.source,
-            batch.target,
-            bottleneck_weights(weights),
-            config.activation,
-            config.scale,
-            config.dropout if batch.train else 0.0,
-            gate,
-        )
+        return apply_bottleneck(config, weights, batch, gate)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from adapting import add
 from tiny_backbones import NAMES, SPEECH, tiny_backbone, write_vocabulary
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
@@ -12,7 +13,7 @@ import speechadapt
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family
-from speechadapt.adapters.registry import PRESETS, family_of
+from speechadapt.adapters.registry import PRESETS
 from speechadapt.errors import CheckpointError, ConfigError
 from speechadapt.features import FilterBank, Waves
 from speechadapt.model import SpeechModel
@@ -22,20 +23,6 @@ from speechadapt.route import Stack
 @pytest.fixture(params=NAMES)
 def model(request):
     return SpeechModel(tiny_backbone(request.param))
-
-
-def add(model, name, config, seed=0, effect=True):
-    family = family_of(config)
-    adapter = Adapter.fresh(
-        name, config, family, model.backbone.sites.values(), AdapterInfo(), seed
-    )
-    model.bank.add(adapter)
-    if effect:
-        generator = torch.Generator().manual_seed(seed + 100)
-        for key, tensor in adapter.named_tensors():
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
-            tensor.data.add_((0.3 * noise).abs() if "var" in key else 0.3 * noise)
-    return adapter
 
 
 def states(model, waves, routes):

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
+from adapting import add
 
-from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.conv import ConformerConfig, ConvPassConfig
 from speechadapt.adapters.family import SiteBatch
@@ -39,23 +39,6 @@ CONFIGS = {
         routing="soft", slots=2, stacks=("encoder",), placement="sequential"
     ),
 }
-
-
-def add(model, name, config, seed=0, effect=True):
-    """Put an adapter into the bank; ``effect`` moves every tensor away from its start."""
-    family = family_of(config)
-    adapter = Adapter.fresh(
-        name, config, family, model.backbone.sites.values(), AdapterInfo(), seed
-    )
-    model.bank.add(adapter)
-    if effect:
-        generator = torch.Generator().manual_seed(seed + 100)
-        for key, tensor in adapter.named_tensors():
-            if key.split("/")[1].startswith("start."):
-                continue
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
-            tensor.data.add_((0.3 * noise).abs() if "var" in key else 0.3 * noise)
-    return adapter
 
 
 def encoder_states(model, waves, routes):
