@@ -21,13 +21,19 @@ from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
 from speechadapt.heads.head import Head
 from speechadapt.heads.registry import head_config
+from speechadapt.lowbit import BITS, pack, unpack
 
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
 
 
-def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def save_adapter(
+    adapter: Adapter,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+) -> None:
     """Write an adapter's folder, whole or not at all; an older one of the same path is replaced.
 
     The bytes depend on the adapter alone, so equal adapters give equal files.
@@ -36,11 +42,16 @@ def save_adapter(adapter: Adapter, folder: str | Path, dtype: torch.dtype = torc
         adapter: What to write.
         folder: Where to.
         dtype: How tensors are stored; float16 halves the file.
+        bits: 8 or 1: matrices are stored with so many bits a weight (:mod:`speechadapt.lowbit`).
     """
+    tensors: dict[str, Tensor] = dict(adapter.named_tensors())
+    description = description_of(adapter)
+    if bits is not None:
+        tensors, description = pack(tensors, bits), {**description, "bits": bits}
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
-        write_tensors(temporary / TENSOR_FILE, dict(adapter.named_tensors()), dtype)
-        write_json(temporary / CONFIG_FILE, description_of(adapter))
+        write_tensors(temporary / TENSOR_FILE, tensors, dtype)
+        write_json(temporary / CONFIG_FILE, description)
         (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
 
 
@@ -60,7 +71,10 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a safetensors file."""
-    stored = {key: t.detach().to("cpu", dtype).contiguous() for key, t in tensors.items()}
+    stored = {
+        key: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
+        for key, t in tensors.items()
+    }
     # save_file would make the file readable by its owner alone, whatever the umask says.
     path.write_bytes(safetensors.torch.save(stored))
 
@@ -88,8 +102,13 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
             f"{folder}: made for the base {info.base!r} with fingerprint {info.fingerprint[:12]}, "
             f"but {backbone.name!r} has {backbone.fingerprint[:12]}; load the base it was made for"
         )
-    tensors = read_tensors(folder / TENSOR_FILE)
     expected = dict(wanted.named_tensors())
+    tensors = read_tensors(folder / TENSOR_FILE, description.get("bits"))
+    if bits := description.get("bits"):
+        try:
+            tensors = unpack(tensors, {key: t.shape for key, t in expected.items()}, bits)
+        except AdapterError as error:
+            raise AdapterError(f"{folder / TENSOR_FILE}: {error}") from None
     if missing := sorted(set(expected) - set(tensors)):
         raise AdapterError(f"{folder / TENSOR_FILE}: {len(missing)} missing, first {missing[0]}")
     if extra := sorted(set(tensors) - set(expected)):
@@ -167,6 +186,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{path}: schema {description.get('schema')!r} is unknown, this version reads {SCHEMA}"
         )
+    if description.get("bits") not in (None, *BITS):
+        known = " and ".join(map(str, BITS))
+        raise AdapterError(f"{path}: bits is {description['bits']!r}, this version reads {known}")
     for key, kind in (("name", str), ("config", dict), ("info", dict), ("head", dict)):
         if key == "head" and key not in description:
             continue
@@ -191,8 +213,8 @@ def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     return info
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file whose tensors are finite floats.
+def read_tensors(path: Path, bits: int | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file whose tensors are finite floats, or codes of so many bits.
 
     Raises:
         AdapterError: It is missing, cut, no safetensors file, or holds something else.
@@ -204,6 +226,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterError(f"{path}: not a whole safetensors file ({error})") from error
     for key, tensor in tensors.items():
+        if bits and tensor.dtype in (torch.int8, torch.uint8):
+            continue
         if not tensor.is_floating_point():
             raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats")
         if not torch.isfinite(tensor).all():

@@ -116,3 +116,16 @@ def test_merge_and_extract(base, adapters, capsys, tmp_path):
         )
     error = refused(capsys, "merge", adapters / "ro", "--base", base, "--out", tmp_path / "no")
     assert "not linear" in error and not (tmp_path / "no").exists()
+
+
+def test_pack(base, adapters, capsys, tmp_path):
+    sizes = []
+    for bits in (16, 8, 1):
+        out = run(
+            capsys,
+            *("pack", adapters / "ro", "--base", base),
+            *("--bits", bits, "--out", tmp_path / str(bits)),
+        )
+        sizes.append(int(out.split(" bytes")[0].split()[-1].replace(",", "")))
+        load_adapter(tmp_path / str(bits), speechadapt.load(base).backbone)
+    assert sizes[2] < min(sizes[:2])  # of a tiny adapter, the names of the tensors are the most
