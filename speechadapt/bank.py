@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from speechadapt.call import Call
 from speechadapt.errors import RouteError
 from speechadapt.hooks import Hooks
 from speechadapt.route import Route, adapter_names, check_name
+from speechadapt.spilling import spilled
 
 
 class HasSites(Protocol):
@@ -49,6 +51,8 @@ class AdapterBank:
         self._backbone = backbone
         self._adapters: dict[str, Adapter] = {}
         self._hooks = Hooks(backbone.sites)
+        self._last_used: dict[str, int] = {}
+        self._clock = itertools.count()
 
     def __iter__(self) -> Iterator[Adapter]:
         return iter(tuple(self._adapters.values()))
@@ -86,6 +90,38 @@ class AdapterBank:
         gone = self[name]
         self._adapters = {k: a for k, a in self._adapters.items() if a is not gone}
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the tensors of adapters take which are not spilled."""
+        return sum(adapter.bytes for adapter in self if not adapter.spilled)
+
+    def spill(self, most_bytes: int) -> list[str]:
+        """Move adapters out of the way, the least recently used first.
+
+        They stay routable. On a CPU their tensors are mapped from a file without a name, which the
+        system reads when they are used and forgets when memory is short; beside a GPU they are kept
+        in the main memory, pinned, and copied when a batch needs them. Calls under way keep what
+        they started with. Adapters in training stay.
+
+        Args:
+            most_bytes: What may stay resident; moving ends when no more is.
+
+        Returns:
+            Names of the adapters that were moved.
+        """
+        moved = []
+        for adapter in sorted(self, key=lambda each: self._last_used.get(each.name, -1)):
+            if self.resident_bytes <= most_bytes:
+                break
+            if adapter.spilled or adapter.training:
+                continue
+            away = spilled(adapter)
+            # Unless another thread has replaced or removed it meanwhile.
+            if self._adapters.get(adapter.name) is adapter:
+                self._adapters = {**self._adapters, adapter.name: away}
+                moved.append(adapter.name)
+        return moved
+
     def detach(self) -> None:
         """Take every hook off the backbone, which then is the plain model again."""
         self._hooks.remove()
@@ -104,6 +140,8 @@ class AdapterBank:
         stacks = [adapter_names(route) for route in routes]
         names = list(dict.fromkeys(name for stack in stacks for name in stack))
         index = {name: i for i, name in enumerate(names)}
+        now = next(self._clock)
+        self._last_used.update(dict.fromkeys(names, now))
         return Call(
             tuple(self[name] for name in names),
             tuple(tuple(index[name] for name in stack) for stack in stacks),

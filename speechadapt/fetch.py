@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from speechadapt.errors import FetchError
 from speechadapt.files import remove, replacing
 from speechadapt.locks import locked
+from speechadapt.progress import progress
 
 ARCHIVES_VARIABLE = "SPEECHADAPT_ARCHIVES"  # folder of archives fetched by hand
 _TOOLS = {"deb": "apt-get", "wheel": "pip"}
@@ -185,7 +184,7 @@ def _download(archive: Archive, folder: Path) -> Path:
 
 def _watch(archive: Archive, folder: Path, process: subprocess.Popen[bytes]) -> None:
     """Progress bar over the bytes that have arrived."""
-    with tqdm(
+    with progress(
         total=archive.size or None, desc=archive.package, unit="B", unit_scale=True, leave=False
     ) as bar:
         while True:
@@ -228,9 +227,33 @@ def unpack_deb(path: Path, folder: Path) -> None:
                     raise FetchError(f"{path}: is compressed with zstd; install dpkg to unpack it")
                 # Read as a stream: the member may be followed by others.
                 with tarfile.open(fileobj=_Member(stream, size), mode="r|*") as tar:  # type: ignore[call-overload]
-                    tar.extractall(folder, filter="data")
+                    _extract(tar, folder)
                 return
     raise FetchError(f"{path}: a Debian package without data; fetch it again")
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack what stays inside ``folder``.
+
+    Raises:
+        tarfile.TarError: A member would be written elsewhere, or is no file, folder or link.
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    # Python before 3.10.12 and 3.11.4, such as Debian 12's, has no filters.
+    root = folder.resolve()
+    for member in tar:
+        path = (root / member.name.lstrip("/")).resolve()
+        ends = [path]
+        if member.issym():
+            ends.append((path.parent / member.linkname).resolve())
+        elif member.islnk():
+            ends.append((root / member.linkname).resolve())
+        kinds = member.isreg() or member.isdir() or member.issym() or member.islnk()
+        if not kinds or not all(end == root or root in end.parents for end in ends):
+            raise tarfile.TarError(f"{member.name} would not stay inside the folder")
+        tar.extract(member, root)
 
 
 def _ar_members(path: Path, stream: IO[bytes]) -> Iterator[tuple[str, int]]:

@@ -156,7 +156,7 @@ def _steps(
                     first,
                     first.family.source(first.config, site.point),
                     call.rows(members, level, count, device),
-                    _weights(call, site, tuple(members)),
+                    _weights(call, site, tuple(members), device),
                     partial(_store, call, site, members),
                 )
             )
@@ -190,15 +190,20 @@ def _apply(call: Call, site: Site, step: _Step, leaf_input: Tensor, target: Tens
     return step.rows.scatter(target, changed)
 
 
-def _weights(call: Call, site: Site, members: tuple[int, ...]) -> dict[str, Tensor]:
-    """Tensors of several adapters, stacked and padded to the widest."""
+def _weights(
+    call: Call, site: Site, members: tuple[int, ...], device: torch.device
+) -> dict[str, Tensor]:
+    """Tensors of several adapters, stacked and padded to the widest, where the pass runs."""
 
     def make() -> dict[str, Tensor]:
         each = [call.adapters[index].tensors[site.name] for index in members]
         if len(each) == 1:
-            return {key: tensor[None] for key, tensor in each[0].items()}
+            return {key: tensor[None].to(device) for key, tensor in each[0].items()}
         axes = call.adapters[members[0]].family.width_axes
-        return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
+        return {
+            key: _stack([tensors[key].to(device) for tensors in each], axes.get(key))
+            for key in each[0]
+        }
 
     return call.once(("weights", site.name, members), make)
 

@@ -71,6 +71,7 @@ class Adapter:
         self.info = info
         self.head = head
         self.training = False
+        self.spilled = False  # its tensors are mapped from a file, or wait beside the GPU
         self.tensors: dict[str, dict[str, nn.Parameter]] = {
             site: {key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()}
             for site, values in tensors.items()
@@ -151,6 +152,11 @@ class Adapter:
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(tensor.numel() for _, tensor in self.named_parameters())
+
+    @property
+    def bytes(self) -> int:
+        """Size of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for _, tensor in self.named_tensors())
 
     def train(self, mode: bool = True) -> Adapter:
         """Switch gradients and dropout on or off."""

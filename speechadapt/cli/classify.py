@@ -6,12 +6,11 @@ import argparse
 import json
 import time
 
-from tqdm import tqdm
-
 from speechadapt.cli.inputs import Sound, add_inputs, choose_route, find_recordings
 from speechadapt.decoding.classify import Labels, classify
 from speechadapt.errors import ConfigError
 from speechadapt.model import load
+from speechadapt.progress import progress
 
 _EXAMPLES = """examples:
   speechadapt classify clips/ --base MIT/ast-finetuned-audioset-10-10-0.4593 --top 5
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     route = choose_route(args.route, model)
     sound = Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
-    with tqdm(total=sound.total, unit="s", desc="classify", disable=None) as bar:
+    with progress(total=sound.total, unit="s", desc="classify", disable=None) as bar:
         for labels in classify(
             model,
             sound,

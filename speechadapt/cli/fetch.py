@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from speechadapt.backbones.checkpoints import load_whisper
+from speechadapt.backbones.loading import load_backbone
 
 
 def configure_fetch(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CheckpointError: The base cannot be had or is damaged.
     """
-    checkpoint = load_whisper(args.base)
-    size = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-    print(f"{checkpoint.name}: {size:,} parameters, from {checkpoint.source}")
+    backbone = load_backbone(args.base)
+    print(f"{backbone.name}: {backbone.parameter_count:,} parameters")
     return 0

@@ -8,8 +8,6 @@ import os
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from speechadapt.cli.inputs import Sound, add_inputs, choose_route, find_recordings
 from speechadapt.decoding.formats import SUFFIXES
 from speechadapt.decoding.options import TASKS, DecodeOptions, language_code
@@ -17,6 +15,7 @@ from speechadapt.decoding.outputs import open_output
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import ConfigError
 from speechadapt.model import load
+from speechadapt.progress import progress
 
 _EXAMPLES = """examples:
   speechadapt transcribe talk.wav --base openai/whisper-base
@@ -90,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     sound = Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
     try:
-        with tqdm(total=sound.total, unit="s", desc="transcribe", disable=None) as bar:
+        with progress(total=sound.total, unit="s", desc="transcribe", disable=None) as bar:
             for transcript in transcribe(
                 model,
                 sound,

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from speechadapt.audio import audio_duration, load_audio
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import DataError
 from speechadapt.features import FULL_FRAMES, HOP, Features
+from speechadapt.progress import progress
 from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import TrainConfig
 
@@ -57,8 +57,8 @@ class TrainingSet:
         self._noise = [_wave(u) for u in load_utterances(noise)] if noise else []
         self._kept: list[Tensor] | None = None
         if not config.augmentation.changes_audio and sum(lengths) <= KEPT_SECONDS:
-            with tqdm(self.utterances, desc="features", unit="utt", leave=False) as progress:
-                self._kept = [self._features([_wave(u)]).values[0] for u in progress]
+            with progress(self.utterances, desc="features", unit="utt", leave=False) as bar:
+                self._kept = [self._features([_wave(u)]).values[0] for u in bar]
 
     def batch(self, indices: Sequence[int], rng: random.Random) -> Features:
         """Features of these utterances; ``rng`` decides the augmentation."""

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from speechadapt.call import running
 from speechadapt.data.batching import batch_stream
 from speechadapt.errors import SpeechAdaptError
 from speechadapt.files import write_json
 from speechadapt.model import SpeechModel
+from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
 from speechadapt.training.objective import Objective
@@ -118,14 +118,14 @@ class Trainer:
         self.target.train(True)
         with (
             closing(_Log(self.folder, state.step)) as log,
-            tqdm(total=config.steps, initial=state.step, desc="train", unit="step") as progress,
+            progress(total=config.steps, initial=state.step, desc="train", unit="step") as bar,
         ):
             while state.step < config.steps and not self._out_of_patience(state):
                 step = state.step
                 loss = self._step(step, list(itertools.islice(batches, config.accumulate)))
                 state.step += 1
-                progress.update()
-                progress.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer)
+                bar.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer, refresh=False)
+                bar.update()
                 log.write(state.step, {"loss": loss, "learning_rate": config.rate(step)})
                 last = state.step == config.steps
                 evaluated = last or state.step % config.eval_every == 0

@@ -225,7 +225,7 @@ def test_augmentation_and_yaml(home, tmp_path):
     [
         (["--data", "nowhere"], ["nowhere"]),
         (["--bottleneck", "0"], ["bottleneck", "0"]),
-        (["--adapter", "lora"], ["lora", "houlsby"]),
+        (["--adapter", "compacter"], ["compacter", "houlsby"]),
         (["--learning-rate", "-1"], ["learning_rate", "-1"]),
         (["--name", "a+b"], ["a+b"]),
         (["--base", "nobody/nothing"], ["nobody/nothing"]),

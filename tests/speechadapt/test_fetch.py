@@ -1,10 +1,12 @@
 """Archives: found, fetched by the real pip and a stand-in apt, verified, unpacked, killed."""
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 import time
@@ -179,8 +181,49 @@ def test_a_killed_download_leaves_nothing_under_the_name(tmp_path, deb, apt):
     assert visible(downloads) == [deb.name]
 
 
+@pytest.fixture(params=["filters of Python", "older Python"])
+def filters(request, monkeypatch):
+    """Debian 12's Python has no filters for tar files."""
+    if request.param == "older Python":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    elif not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python has no filters")
+
+
+def linked(name, kind, target):
+    """A package with one link, then a file below it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, target
+        tar.addfile(link)
+        inner = tarfile.TarInfo(f"{name}/out.txt")
+        inner.size = 1
+        tar.addfile(inner, io.BytesIO(b"x"))
+    return ar_bytes({"data.tar.gz": stream.getvalue()})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("a", tarfile.SYMTYPE, "../.."),
+        ("a", tarfile.SYMTYPE, "/tmp"),
+        ("a", tarfile.LNKTYPE, "../../etc/passwd"),
+        ("a", tarfile.CHRTYPE, ""),
+        ("../a", tarfile.SYMTYPE, "x"),
+    ],
+)
+def test_links_and_devices_must_not_lead_out(tmp_path, filters, monkeypatch, name, kind, target):
+    path = tmp_path / "x.deb"
+    path.write_bytes(linked(name, kind, target))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        unpack(path, tmp_path / "unpacked")
+    assert visible(tmp_path) == ["x.deb"]
+
+
 @pytest.mark.parametrize("compression", ["xz", "gz", "bz2", ""])
-def test_a_deb_unpacks_with_and_without_dpkg(tmp_path, compression, monkeypatch):
+def test_a_deb_unpacks_with_and_without_dpkg(tmp_path, compression, filters, monkeypatch):
     path = tmp_path / "x.deb"
     path.write_bytes(deb_bytes(FILES, compression))
     (tmp_path / "plain").mkdir()
@@ -214,7 +257,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("tools", ["with dpkg", "without"])
 @pytest.mark.parametrize("case", DAMAGED)
-def test_damaged_packages_leave_nothing(tmp_path, case, tools, monkeypatch):
+def test_damaged_packages_leave_nothing(tmp_path, case, tools, filters, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
     path = folder / "x.deb"

@@ -10,6 +10,9 @@ import torch
 from conftest import tiny_whisper
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.conv import ConformerConfig
+from speechadapt.adapters.gated import GatedConfig
+from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of, preset
 from speechadapt.audio import write_flac
 from speechadapt.backbones.whisper import WhisperBackbone
@@ -47,12 +50,16 @@ class Interrupted(Exception):
     """Stands for a kill: nothing of the trainer's own runs afterwards."""
 
 
-def make_trainer(folder, utterances, config=CONFIG, kill_at=None, full=False, dev=True):
+HOULSBY = dataclasses.replace(preset("houlsby"), bottleneck=8, dropout=0.1)
+
+
+def make_trainer(
+    folder, utterances, config=CONFIG, kill_at=None, full=False, dev=True, chosen=HOULSBY
+):
     model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
     if full:
         target = FullTarget(model)
     else:
-        chosen = dataclasses.replace(preset("houlsby"), bottleneck=8, dropout=0.1)
         adapter = Adapter.fresh(
             "be", chosen, family_of(chosen), model.backbone.sites.values(), AdapterInfo()
         )
@@ -112,6 +119,22 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path, utterances, kill_at):
         for name in ("whole", "cut")
     )
     assert cut == whole
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ConformerConfig(bottleneck=4, kernel=3, dropout=0.1),  # has running statistics
+        GatedConfig(bottleneck=4, budget_weight=0.1),  # draws noise, adds to the loss
+        LoraConfig(rank=2, start="pissa", dropout=0.1),  # has tensors that are not trained
+    ],
+)
+def test_runs_of_other_families_resume_too(tmp_path, utterances, chosen):
+    make_trainer(tmp_path / "whole", utterances, chosen=chosen).run()
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path / "cut", utterances, kill_at=5, chosen=chosen).run()
+    make_trainer(tmp_path / "cut", utterances, chosen=chosen).run()
+    assert adapter_bytes(tmp_path / "cut") == adapter_bytes(tmp_path / "whole")
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, utterances):

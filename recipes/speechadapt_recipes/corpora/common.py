@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio, write_flac
 from speechadapt.data import Utterance, write_data_dir
@@ -18,6 +17,7 @@ from speechadapt.errors import AudioError, DataError, FetchError
 from speechadapt.fetch import Archive
 from speechadapt.files import write_json, write_text
 from speechadapt.locks import locked
+from speechadapt.progress import progress
 from speechadapt_recipes.corpora.splits import SPLITS, normalised
 
 MINIMUM_SECONDS = 0.1  # shorter recordings hold no word
@@ -107,7 +107,7 @@ def decode_clips(
     with ThreadPoolExecutor(nj) as pool:
         futures = [pool.submit(_decode, *job) for job in jobs]
         try:
-            bar = tqdm(futures, desc=f"decode {folder.name}", unit="clip", leave=False)
+            bar = progress(futures, desc=f"decode {folder.name}", unit="clip", leave=False)
             results = [future.result() for future in bar]
         finally:
             pool.shutdown(cancel_futures=True)
