@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -49,7 +50,9 @@ class AdapterBank:
 
     def __init__(self, backbone: HasSites):
         self._backbone = backbone
+        # Replaced, never changed: other threads iterate over the old one undisturbed.
         self._adapters: dict[str, Adapter] = {}
+        self._writing = threading.Lock()
         self._hooks = Hooks(backbone.sites)
         self._last_used: dict[str, int] = {}
         self._clock = itertools.count()
@@ -76,9 +79,9 @@ class AdapterBank:
         """
         check_name(adapter.name)
         adapter.to(self._backbone.device, self._backbone.dtype)
-        # A new dict instead of a changed one: other threads iterate over the old one undisturbed.
-        self._adapters = {**self._adapters, adapter.name: adapter}
-        self._hooks.attach(adapter)
+        with self._writing:
+            self._hooks.attach(adapter)
+            self._adapters = {**self._adapters, adapter.name: adapter}
         return adapter
 
     def remove(self, name: str) -> None:
@@ -87,8 +90,9 @@ class AdapterBank:
         Raises:
             RouteError: It is not loaded.
         """
-        gone = self[name]
-        self._adapters = {k: a for k, a in self._adapters.items() if a is not gone}
+        with self._writing:
+            gone = self[name]
+            self._adapters = {k: a for k, a in self._adapters.items() if a is not gone}
 
     @property
     def resident_bytes(self) -> int:
@@ -116,10 +120,11 @@ class AdapterBank:
             if adapter.spilled or adapter.training:
                 continue
             away = spilled(adapter)
-            # Unless another thread has replaced or removed it meanwhile.
-            if self._adapters.get(adapter.name) is adapter:
-                self._adapters = {**self._adapters, adapter.name: away}
-                moved.append(adapter.name)
+            with self._writing:
+                # Unless another thread has replaced or removed it meanwhile.
+                if self._adapters.get(adapter.name) is adapter:
+                    self._adapters = {**self._adapters, adapter.name: away}
+                    moved.append(adapter.name)
         return moved
 
     def detach(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, uniform
+from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.bottleneck import ACTIVATIONS, BottleneckWeights, bottleneck
 
@@ -60,13 +60,11 @@ class Bottleneck(Family):
 
     def source(self, config: BottleneckConfig, point: str) -> Source:
         """The sub-layer's output (sequential) or its input (parallel)."""
-        return "output" if config.placement == "sequential" else "sublayer_input"
+        return placed(config.placement)
 
     def refuses(self, config: BottleneckConfig, site: Site) -> str | None:
         """A parallel adapter needs a sub-layer to be parallel to."""
-        if config.placement == "parallel" and (site.entry is None or site.reads_residual):
-            return "a parallel adapter goes beside a sub-layer, such as ffn.out"
-        return None
+        return beside_only(config.placement, site)
 
     def init(
         self, config: BottleneckConfig, site: Site, generator: torch.Generator

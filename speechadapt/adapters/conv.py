@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, uniform
+from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.stacked import conv1d, layer_norm, linear, vector
 
@@ -59,15 +60,13 @@ class _Convolutional(Family):
 
     def source(self, config: ConvConfig, point: str) -> Source:
         """The sub-layer's output (sequential) or its input (parallel)."""
-        return "output" if config.placement == "sequential" else "sublayer_input"
+        return placed(config.placement)
 
     def refuses(self, config: ConvConfig, site: Site) -> str | None:
         """A decoder gives its tokens one by one, and the convolution would need those before."""
         if site.stack == "decoder":
             return "a convolution needs the whole sequence, a decoder gives it token by token"
-        if config.placement == "parallel" and (site.entry is None or site.reads_residual):
-            return "a parallel adapter goes beside a sub-layer, such as ffn.out"
-        return None
+        return beside_only(config.placement, site)
 
     def apply(self, config: ConvConfig, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """``target + scale * up(inner(down(source)))``."""
@@ -77,6 +76,7 @@ class _Convolutional(Family):
             delta = F.dropout(delta, config.dropout)
         return batch.target + (delta if config.scale == 1.0 else config.scale * delta)
 
+    @abstractmethod
     def inner(
         self,
         config: ConvConfig,
@@ -85,7 +85,6 @@ class _Convolutional(Family):
         valid: Tensor | None,
     ) -> Tensor:
         """From the source to what the up projection reads."""
-        raise NotImplementedError
 
 
 def _silence(x: Tensor, valid: Tensor | None) -> Tensor:

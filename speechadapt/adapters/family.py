@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -65,7 +66,7 @@ class SiteBatch:
         return x.mean() if valid is None else x[valid].mean()
 
 
-class Family:
+class Family(ABC):
     """One adapter method.
 
     Attributes:
@@ -89,9 +90,9 @@ class Family:
         """Why it cannot attach to ``site``, in words; None = it can."""
         return None
 
+    @abstractmethod
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
-        raise NotImplementedError
 
     def merge(self, config: Any, point: str, tensors: Mapping[str, Tensor], layer: Layer) -> Layer:
         """The frozen layer and the adapter as one layer, where both are linear.
@@ -107,6 +108,7 @@ class Family:
         """
         raise ConfigError(f"a {config.method} adapter is not linear, so it cannot be merged")
 
+    @abstractmethod
     def apply(self, config: Any, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
         """What becomes of ``batch.target``.
 
@@ -118,7 +120,6 @@ class Family:
         Returns:
             Shape of ``batch.target``.
         """
-        raise NotImplementedError
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
@@ -131,4 +132,16 @@ def linear_only(site: Site) -> str | None:
     """Why a family of linear layers cannot attach to ``site``; None = it can."""
     if site.reads_residual or not isinstance(site.leaf, nn.Linear):
         return "it changes a linear layer, such as attn.q or ffn.out"
+    return None
+
+
+def placed(placement: str) -> Source:
+    """What a ``sequential`` or ``parallel`` adapter reads."""
+    return "output" if placement == "sequential" else "sublayer_input"
+
+
+def beside_only(placement: str, site: Site) -> str | None:
+    """Why an adapter placed so cannot attach to ``site``; None = it can."""
+    if placement == "parallel" and (site.entry is None or site.reads_residual):
+        return "a parallel adapter goes beside a sub-layer, such as ffn.out"
     return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, uniform
+from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.bottleneck import ACTIVATIONS
 from speechadapt_kernels.stacked import linear
@@ -63,15 +63,13 @@ class Mixture(Family):
 
     def source(self, config: MixtureConfig, point: str) -> Source:
         """The sub-layer's output (sequential) or its input (parallel)."""
-        return "output" if config.placement == "sequential" else "sublayer_input"
+        return placed(config.placement)
 
     def refuses(self, config: MixtureConfig, site: Site) -> str | None:
         """Soft routing needs all frames at once."""
         if config.routing == "soft" and site.stack == "decoder":
             return "soft routing needs the whole sequence, a decoder gives it token by token"
-        if config.placement == "parallel" and (site.entry is None or site.reads_residual):
-            return "a parallel adapter goes beside a sub-layer, such as ffn.out"
-        return None
+        return beside_only(config.placement, site)
 
     def init(
         self, config: MixtureConfig, site: Site, generator: torch.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from speechadapt.errors import ConfigError
 
 
-class Head:
+class Head(ABC):
     """Tensors that read encoder states.
 
     A head belongs to a base, as its checkpoint has it, or to an adapter, with which it travels.
@@ -35,9 +36,9 @@ class Head:
         }
 
     @classmethod
+    @abstractmethod
     def fresh(cls, config: Any, dim: int, generator: torch.Generator) -> Head:
         """A head for states of width ``dim`` that knows nothing yet."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Kind and config as JSON has them."""

@@ -12,7 +12,7 @@ def add(model, name, config, seed=0, effect=True):
     adapter = Adapter.fresh(
         name, config, family, model.backbone.sites.values(), AdapterInfo(), seed
     )
-    model.bank.add(adapter)
+    adapter.to(model.backbone.device, model.backbone.dtype)
     if effect:
         generator = torch.Generator().manual_seed(seed + 100)
         for key, tensor in adapter.named_tensors():
@@ -20,4 +20,5 @@ def add(model, name, config, seed=0, effect=True):
                 continue
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
             tensor.data.add_((0.3 * noise).abs() if "var" in key else 0.3 * noise)
-    return adapter
+    # Last: other threads may use it from here on.
+    return model.bank.add(adapter)

@@ -77,3 +77,19 @@ def test_spilling_while_others_run(model, waves):
         for seed, name in enumerate(names):
             add(model, name, PRESETS["lora"], seed)
     assert wrong == []
+
+
+def test_several_threads_add_at_once(model):
+    """No adapter is lost between two writers."""
+    config = dataclasses.replace(PRESETS["adapter_bias"], top_layers=1)
+
+    def work(start):
+        for index in range(start, start + 25):
+            add(model, f"a{index}", config, effect=False)
+
+    threads = [threading.Thread(target=work, args=(25 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {adapter.name for adapter in model.bank} == {f"a{index}" for index in range(100)}
