@@ -16,7 +16,7 @@ from speechadapt.call import Call
 from speechadapt.errors import RouteError
 from speechadapt.hooks import Hooks
 from speechadapt.route import Route, adapter_names, check_name
-from speechadapt.spilling import spilled
+from speechadapt.spilling import give_back, spilled
 
 
 class HasSites(Protocol):
@@ -113,9 +113,9 @@ class AdapterBank:
         Returns:
             Names of the adapters that were moved.
         """
-        moved = []
+        moved, resident = [], self.resident_bytes
         for adapter in sorted(self, key=lambda each: self._last_used.get(each.name, -1)):
-            if self.resident_bytes <= most_bytes:
+            if resident <= most_bytes:
                 break
             if adapter.spilled or adapter.training:
                 continue
@@ -125,6 +125,9 @@ class AdapterBank:
                 if self._adapters.get(adapter.name) is adapter:
                     self._adapters = {**self._adapters, adapter.name: away}
                     moved.append(adapter.name)
+                    resident -= adapter.bytes
+        if moved:
+            give_back()
         return moved
 
     def detach(self) -> None:
