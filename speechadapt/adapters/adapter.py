@@ -96,7 +96,7 @@ class Adapter:
         generator = torch.Generator().manual_seed(seed)
         chosen = []
         for site in config.select(sites):
-            reason = family.refuses(config, site)
+            reason = _out_of_place(family, site) or family.refuses(config, site)
             if reason is None:
                 chosen.append(site)
             elif EVERYWHERE not in config.points:
@@ -170,3 +170,12 @@ class Adapter:
         for _, tensor in self.named_tensors():
             tensor.data = tensor.data.to(device, dtype)
         return self
+
+
+def _out_of_place(family: Family, site: Site) -> str | None:
+    """Why a family of another kind cannot attach to ``site``; None = its kind is right."""
+    if family.attends and site.attention is None:
+        return "it attends to keys and values of its own, at attn.kv or cross.kv"
+    if site.attention is not None and not family.attends:
+        return "only prefixes attach to an attention itself"
+    return None

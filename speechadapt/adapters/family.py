@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from speechadapt.backbones.base import Site
+from speechadapt.backbones.base import Attention, Site
 from speechadapt.errors import ConfigError
 from speechadapt_kernels.stacked import valid_frames
 
@@ -66,10 +66,32 @@ class SiteBatch:
         return x.mean() if valid is None else x[valid].mean()
 
 
+@dataclass(slots=True)
+class AttentionBatch(SiteBatch):
+    """The same inside an attention: ``source`` holds its queries, ``target`` what it gave, heads
+    side by side, ``[adapters, rows, queries, dim]``.
+
+    Attributes:
+        attention: Its heads and projections.
+        scale: Factor of the scores.
+        log_sum: Logarithm of the sum over the exponentials of each query's scores, ``[adapters,
+            rows, heads, queries, 1]``, for a family that shares their softmax; it adds its own.
+    """
+
+    attention: Attention
+    scale: float
+    log_sum: Tensor | None
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """``[..., positions, dim]`` as ``[..., heads, positions, head dim]``."""
+        return x.unflatten(-1, (self.attention.heads, -1)).transpose(-3, -2)
+
+
 class Family(ABC):
     """One adapter method.
 
     Attributes:
+        attends: Whether it adds to an attention's keys and values; at such sites only.
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained.
@@ -77,6 +99,11 @@ class Family(ABC):
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
+    attends: ClassVar[bool] = False
+
+    def shares_softmax(self, config: Any) -> bool:
+        """Whether what it adds to an attention takes part in the softmax of the other keys."""
+        return False
 
     def source(self, config: Any, point: str) -> Source:
         """What it reads at ``point``."""

@@ -22,6 +22,7 @@ from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
+from speechadapt.adapters.prefix import Prefix, PrefixConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (InvertibleConfig, Invertible()),
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
+        (PrefixConfig, Prefix()),
     )
 }
 
@@ -70,6 +72,9 @@ PRESETS: dict[str, AdapterConfig] = {
     "gated": GatedConfig(),
     "dense_moa": MixtureConfig(),
     "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
+    # keys and values of its own, or states the frozen projections make them of
+    "prefix": PrefixConfig(),
+    "prompt": PrefixConfig(learns="states"),
 }
 
 

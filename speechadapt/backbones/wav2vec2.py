@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
 
 from speechadapt.audio import SAMPLE_RATE
-from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.attention import use_attention
+from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.call import current
@@ -60,6 +61,8 @@ class Wav2Vec2Backbone(Backbone):
             fingerprint or _fingerprint(model),
             site_table(encoder, self._embed),
         )
+        if any(site.attention for site in self.sites.values()):
+            use_attention(self.model)
         self._encoder = encoder
         config = encoder.config
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
@@ -210,6 +213,7 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
                 mine = entry if part == "out" else None
                 name = f"{at}.attn.{part}"
                 sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, mine, stable))
+            sites.append(_attention_site(f"{at}.attn.kv", layer.attention, entry, stable))
         else:
             name = f"{at}.attn.out"
             sites.append(Site(name, layer.dropout, width, width, entry, stable))
@@ -227,3 +231,10 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
         else:  # … or with the normalisation of that sum
             sites.append(Site(f"{at}.out", layer.final_layer_norm, width, width))
     return sites
+
+
+def _attention_site(name: str, attention: Any, entry: nn.Module, stable: bool) -> Site:
+    """The keys and values of an attention, whose layer normalises before it if ``stable``."""
+    key, value = linear_at(attention, "k_proj"), linear_at(attention, "v_proj")
+    made = Attention(int(attention.num_heads), key, value, entry if stable else None)
+    return Site(name, attention, key.out_features, key.in_features, attention=made)

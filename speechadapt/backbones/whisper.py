@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    WhisperForConditionalGeneration,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import WhisperForConditionalGeneration
 
-from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.attention import use_attention
+from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at, module_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
-from speechadapt.call import current
 from speechadapt.features import Features, LogMel
 
 POSITION_SECONDS = 0.02  # one encoder position
@@ -48,30 +42,6 @@ _SUBLAYERS = {
 _STACKS = {"encoder": ("attn", "ffn"), "decoder": ("attn", "cross", "ffn")}
 
 
-def masked_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' SDPA attention that also hides encoder positions beyond each utterance.
-
-    transformers passes no mask to Whisper's encoder and cross attention; the current call has it.
-    Without a call, or with equal lengths, this is transformers' function unchanged.
-    """
-    call = current()
-    if call is not None and not getattr(module, "is_causal", False):
-        mask = call.key_mask(query.shape[0], key.shape[2], query.device)
-        attention_mask = attention_mask if mask is None else mask
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-AttentionInterface.register("speechadapt", masked_attention)
-AttentionMaskInterface.register("speechadapt", sdpa_mask)
-
-
 class WhisperBackbone(Backbone):
     """A frozen Whisper and the places where adapters attach.
 
@@ -93,7 +63,7 @@ class WhisperBackbone(Backbone):
             checkpoint.fingerprint or fingerprint(checkpoint.model),
             site_table(checkpoint.model, self._embed),
         )
-        self.model.set_attn_implementation("speechadapt")
+        use_attention(self.model)
         self.tokenizer = checkpoint.tokenizer
         self.generation = checkpoint.generation
         self._log_mel: LogMel | None = None
@@ -178,8 +148,21 @@ def site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
                     entry = norm if part == "out" else None
                     name = f"{stack}.{index}.{sublayer}.{part}"
                     sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, entry))
+                if sublayer != "ffn":
+                    name = f"{stack}.{index}.{sublayer}.kv"
+                    sites.append(_attention_site(name, layer, linears, norm))
             # The layer's own output is the feed-forward's output plus its residual.
             last = linear_at(layer, "fc2")
             name = f"{stack}.{index}.out"
             sites.append(Site(name, last, width, last.in_features, norm, reads_residual=True))
     return sites
+
+
+def _attention_site(name: str, layer: nn.Module, paths: Mapping[str, str], norm: nn.Module) -> Site:
+    """The keys and values of an attention whose linear layers are at ``paths``."""
+    leaf: Any = module_at(layer, paths["q"].rpartition(".")[0])
+    key, value = linear_at(layer, paths["k"]), linear_at(layer, paths["v"])
+    # Cross attention reads the encoder's states as they are.
+    states = norm if ".attn." in name else None
+    attention = Attention(leaf.num_heads, key, value, states)
+    return Site(name, leaf, key.out_features, key.in_features, attention=attention)

@@ -15,6 +15,7 @@ from speechadapt.adapters.hydra import HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.mixture import MixtureConfig
+from speechadapt.adapters.prefix import PrefixConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, config_from_dict, family_of
 from speechadapt.backbones.base import Site
 from speechadapt.call import running
@@ -35,6 +36,8 @@ CONFIGS = {
     "convpass_sequential": ConvPassConfig(bottleneck=6, placement="sequential", points=("out",)),
     "conformer_causal_layer": ConformerConfig(kernel=8, causal=True, norm="layer", dropout=0.1),
     "gated_soft": GatedConfig(bottleneck=8, hard=False, budget_weight=1.0),
+    "prefix_both": PrefixConfig(length=3, points=("attn.kv", "cross.kv")),
+    "prompt_cross": PrefixConfig(length=3, learns="states", points=("attn.kv", "cross.kv")),
     "soft_moa_slots": MixtureConfig(
         routing="soft", slots=2, stacks=("encoder",), placement="sequential"
     ),
