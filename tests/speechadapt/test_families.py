@@ -18,7 +18,7 @@ from speechadapt.adapters.mixture import MixtureConfig
 from speechadapt.adapters.prefix import PrefixConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, config_from_dict, family_of
 from speechadapt.backbones.base import Site
-from speechadapt.call import running
+from speechadapt.call import current, running
 from speechadapt.route import Stack
 from speechadapt.store import load_adapter, save_adapter
 
@@ -189,7 +189,7 @@ def test_a_stack_applies_its_adapters_in_order(model, waves):
 
 
 def test_threads_with_different_routes_get_what_each_gets_alone(model, waves):
-    """Ten threads, while an eleventh loads, replaces and removes adapters."""
+    """Ten threads and a thousand calls, while an eleventh loads, replaces and removes adapters."""
     names = list(PRESETS)[:9]
     for seed, name in enumerate(names):
         add(model, name, PRESETS[name], seed)
@@ -198,7 +198,7 @@ def test_threads_with_different_routes_get_what_each_gets_alone(model, waves):
     wrong, done = [], threading.Event()
 
     def work(route):
-        for _ in range(20):
+        for _ in range(100):
             got = encoder_states(model, waves[1:2], [route]).states
             if not torch.equal(got, expected[route]):
                 wrong.append(route)
@@ -219,6 +219,27 @@ def test_threads_with_different_routes_get_what_each_gets_alone(model, waves):
     done.set()
     guest.join()
     assert wrong == []
+
+
+def test_an_exception_in_a_mixed_call_leaves_nothing_behind(model, waves):
+    """Whatever the adapters of the first layer kept for later, the next call starts anew."""
+    names = list(PRESETS)
+    for seed, name in enumerate(names):
+        add(model, name, PRESETS[name], seed)
+    routes = [*names, None]
+    batch = [waves[i % 3] for i in range(len(routes))]
+    before = logits(model, batch, routes)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    for path in ("encoder.layers.0.fc1", "encoder.layers.1.self_attn.q_proj", "decoder.layers.0"):
+        handle = model.backbone.model.model.get_submodule(path).register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            logits(model, batch, routes)
+        handle.remove()
+        assert current() is None
+        assert torch.equal(logits(model, batch, routes), before)
 
 
 def test_batch_norm_statistics_leave_padding_out(model, waves):
