@@ -102,7 +102,9 @@ class WhisperBackbone(Backbone):
         hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
         hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
         for layer in encoder.layers:
-            hidden = layer(hidden, None)
+            output = layer(hidden, None)
+            # Releases of transformers before 5.4 put it into a tuple.
+            hidden = output[0] if isinstance(output, tuple) else output
         return Encoded(encoder.layer_norm(hidden), self.positions(features.lengths))
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
