@@ -22,6 +22,7 @@ from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
+from speechadapt.adapters.sparse import Sparse, SparseConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (InvertibleConfig, Invertible()),
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
+        (SparseConfig, Sparse()),
     )
 }
 
@@ -70,6 +72,9 @@ PRESETS: dict[str, AdapterConfig] = {
     "gated": GatedConfig(),
     "dense_moa": MixtureConfig(),
     "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
+    # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
+    "sparse": SparseConfig(bottleneck=64),
+    "large_sparse": SparseConfig(bottleneck=320),
 }
 
 

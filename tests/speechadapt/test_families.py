@@ -16,6 +16,7 @@ from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.mixture import MixtureConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, config_from_dict, family_of
+from speechadapt.adapters.sparse import SparseConfig
 from speechadapt.backbones.base import Site
 from speechadapt.call import running
 from speechadapt.route import Stack
@@ -37,6 +38,9 @@ CONFIGS = {
     "gated_soft": GatedConfig(bottleneck=8, hard=False, budget_weight=1.0),
     "soft_moa_slots": MixtureConfig(
         routing="soft", slots=2, stacks=("encoder",), placement="sequential"
+    ),
+    "sparse_parallel": SparseConfig(
+        bottleneck=8, density=0.3, points=("ffn.out",), placement="parallel", dropout=0.1
     ),
 }
 
