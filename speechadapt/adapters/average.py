@@ -34,11 +34,11 @@ def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
     for key, tensor in tensors[0].items():
         site, _, part = key.partition("/")
         if not tensor.is_floating_point():  # which weights a sparse adapter has
-            for other, values in zip(adapters, tensors, strict=True):
+            for number, values in enumerate(tensors, 1):
                 if not torch.equal(tensor, values[key]):
                     raise ConfigError(
-                        f"{first.name!r} and {other.name!r} have different weights ({key}), so "
-                        "they have no average; train one from the other with --init"
+                        f"adapters 1 and {number} keep different weights ({key}), so they have no "
+                        "average; train one from the other with --init"
                     )
             means.setdefault(site, {})[part] = tensor.detach().clone()
             continue
