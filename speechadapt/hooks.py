@@ -280,14 +280,11 @@ def _weights(
     """Tensors of several adapters, stacked and padded to the widest, where the pass runs."""
 
     def make() -> dict[str, Tensor]:
-        each = [call.adapters[index].tensors[site.name] for index in members]
+        each = [call.adapters[index].weights(site.name, device) for index in members]
         if len(each) == 1:
-            return {key: tensor[None].to(device) for key, tensor in each[0].items()}
+            return {key: tensor[None] for key, tensor in each[0].items()}
         axes = call.adapters[members[0]].family.width_axes
-        return {
-            key: _stack([tensors[key].to(device) for tensors in each], axes.get(key))
-            for key in each[0]
-        }
+        return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
 
     return call.once(("weights", site.name, members), make)
 

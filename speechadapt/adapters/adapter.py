@@ -14,6 +14,7 @@ from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
 from speechadapt.heads.head import Head
+from speechadapt.lowbit import rounded
 
 HEAD = "head"
 """What stands before a head's tensors in place of a site."""
@@ -47,6 +48,11 @@ class AdapterInfo:
 class Adapter:
     """Tensors by canonical site, and how they are used.
 
+    Attributes:
+        bits: 8 or 1 while it is trained to be stored with so many bits a weight: its matrices are
+            rounded wherever they are used, and gradients pass the rounding. None otherwise, also
+            for an adapter that was read from such a file: its weights are round already.
+
     Args:
         name: How routes call it.
         config: Its family's configuration.
@@ -71,6 +77,7 @@ class Adapter:
         self.info = info
         self.head = head
         self.training = False
+        self.bits: int | None = None
         self.spilled = False  # its tensors are mapped from a file, or wait beside the GPU
         self.tensors: dict[str, dict[str, nn.Parameter]] = {
             site: {key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()}
@@ -148,6 +155,13 @@ class Adapter:
             if site == HEAD or part not in self.family.buffers:
                 yield key, tensor
 
+    def weights(self, site: str, device: torch.device) -> Mapping[str, Tensor]:
+        """Its tensors at ``site`` as the family's operator takes them, on ``device``."""
+        tensors: dict[str, Tensor] = {k: t.to(device) for k, t in self.tensors[site].items()}
+        if self.bits is not None:
+            tensors = {key: rounded(tensor, self.bits) for key, tensor in tensors.items()}
+        return self.family.dense(self.config, tensors)
+
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
@@ -166,9 +180,10 @@ class Adapter:
         return self
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
-        """Move every tensor, in place."""
+        """Move every tensor, in place; integers keep their type."""
         for _, tensor in self.named_tensors():
-            tensor.data = tensor.data.to(device, dtype)
+            own = dtype if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(device, own)
         return self
 
 

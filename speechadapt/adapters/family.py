@@ -94,7 +94,7 @@ class Family(ABC):
         attends: Whether it adds to an attention's keys and values; at such sites only.
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
-        buffers: Names of tensors that are not trained.
+        buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
@@ -121,6 +121,14 @@ class Family(ABC):
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
 
+    def dense(self, config: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What :meth:`apply` takes, made from the tensors an adapter has at a site."""
+        return tensors
+
+    def fault(self, config: Any, tensors: Mapping[str, Tensor]) -> str | None:
+        """Why tensors of the right shapes cannot be those of a site, in words; None = they can."""
+        return None
+
     def merge(self, config: Any, point: str, tensors: Mapping[str, Tensor], layer: Layer) -> Layer:
         """The frozen layer and the adapter as one layer, where both are linear.
 
@@ -141,7 +149,7 @@ class Family(ABC):
 
         Args:
             config: Of the adapters; they differ in width at most.
-            weights: Their tensors, each stacked: ``[adapters, ...]``.
+            weights: Their tensors as :meth:`dense` gives them, each stacked: ``[adapters, ...]``.
             batch: The rows they serve.
 
         Returns:

@@ -23,6 +23,7 @@ from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
 from speechadapt.adapters.prefix import Prefix, PrefixConfig
+from speechadapt.adapters.sparse import Sparse, SparseConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
@@ -40,6 +41,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
         (PrefixConfig, Prefix()),
+        (SparseConfig, Sparse()),
     )
 }
 
@@ -75,6 +77,9 @@ PRESETS: dict[str, AdapterConfig] = {
     # keys and values of its own, or states the frozen projections make them of
     "prefix": PrefixConfig(),
     "prompt": PrefixConfig(learns="states"),
+    # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
+    "sparse": SparseConfig(bottleneck=64),
+    "large_sparse": SparseConfig(bottleneck=320),
 }
 
 

@@ -199,6 +199,10 @@ def _diff(args: argparse.Namespace) -> int:
     for key, tensor in first.named_tensors():
         if key in theirs and theirs[key].shape == tensor.shape:
             compared += 1
+            if not tensor.is_floating_point():
+                if changed := int((tensor != theirs[key]).sum()):
+                    print(f"{key}: {changed} of {tensor.numel()} bytes differ")
+                continue
             distance = float(torch.linalg.vector_norm(tensor - theirs[key]))
             size = float(torch.linalg.vector_norm(tensor))
             if distance:

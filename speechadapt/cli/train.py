@@ -23,6 +23,7 @@ from speechadapt.data import Utterance, load_utterances
 from speechadapt.errors import ConfigError, DataError
 from speechadapt.heads.ctc import CtcHead, vocabulary_of
 from speechadapt.heads.head import Head
+from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
 from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
@@ -66,6 +67,12 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     )
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
+    )
+    adapter.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        help="train the adapter to be stored with so many bits a weight (default: 32)",
     )
     adapter.add_argument("--points", nargs="+", help="where in a layer, e.g. attn.q ffn.out")
     adapter.add_argument("--stacks", nargs="+", help="encoder, decoder (default: both)")
@@ -137,11 +144,21 @@ def _train(args: argparse.Namespace) -> int:
         config.seed,
         head,
     )
-    settings_key = {"adapter": adapter.config.to_dict(), "base": model.backbone.fingerprint}
+    settings_key: dict[str, Any] = {
+        "adapter": adapter.config.to_dict(),
+        "base": model.backbone.fingerprint,
+    }
     if args.init:
         adapter.start_from(load_adapter(args.init, model.backbone))
         stored = (Path(args.init) / TENSOR_FILE).read_bytes()
         settings_key["init"] = hashlib.sha256(stored).hexdigest()
+    if args.bits:
+        if not any(t.dim() > 1 for values in adapter.tensors.values() for t in values.values()):
+            raise ConfigError(
+                f"--bits {args.bits}: {args.adapter} has vectors only, which stay as they are; "
+                "leave --bits out"
+            )
+        adapter.bits = settings_key["bits"] = info.training["bits"] = args.bits
     model.bank.add(adapter)
     share = adapter.parameter_count / model.backbone.parameter_count
     print(

@@ -61,8 +61,9 @@ class AdapterTarget:
         self.adapter.train(mode)
 
     def save(self, path: Path) -> None:
-        """The adapter's folder, in float32: what evaluation saw is what is stored."""
-        save_adapter(self.adapter, path)
+        """The adapter's folder, in float32 or in as few bits as it was trained for: what
+        evaluation saw is what is stored."""
+        save_adapter(self.adapter, path, bits=self.adapter.bits)
 
 
 class FullTarget:

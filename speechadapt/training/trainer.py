@@ -7,26 +7,30 @@ import json
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from speechadapt.call import running
+from speechadapt.adapters.adapter import Adapter
+from speechadapt.call import Call, running
 from speechadapt.data.batching import batch_stream
 from speechadapt.errors import SpeechAdaptError
+from speechadapt.features import Features
 from speechadapt.files import write_json
 from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
 from speechadapt.training.objective import Objective
+from speechadapt.training.pruning import BATCHES, awaits_scores, prune
 from speechadapt.training.state import TrainState, load_state, save_state
-from speechadapt.training.target import Target, restore, snapshot
+from speechadapt.training.target import AdapterTarget, Target, restore, snapshot
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Trainer:
         before = self.model.checksum() if self.target.base_is_frozen else None
         if state.step:
             self._restore(state)
+        elif isinstance(self.target, AdapterTarget) and awaits_scores(self.target.adapter):
+            prune(self.target.adapter, self.model, self._first_losses, self.config.seed)
         self._train(state)
         if before is not None and self.model.checksum() != before:
             raise SpeechAdaptError("the frozen base changed while training; please report this")
@@ -139,24 +145,15 @@ class Trainer:
 
     def _step(self, step: int, batches: list[list[int]]) -> float:
         """One optimiser step over ``batches``; returns the loss per token, in nats."""
-        # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
-        torch.manual_seed(self.config.seed * 1_000_003 + step)
-        rng = random.Random(f"{self.config.seed}/{step}")
-        device = self.model.backbone.device
-        prepared = []
-        for indices in batches:
-            utterances = [self.examples.utterances[index] for index in indices]
-            prepared.append((self.examples.batch(indices, rng), self.objective.targets(utterances)))
+        prepared = self._prepared(step, batches)
         tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
         for mel, targets in prepared:
             routes = [self.target.route] * len(mel)
             call = self.model.bank.call(routes, self.model.backbone.key_lengths(mel))
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-            with running(call), autocast:
-                loss = self.objective.loss(self.model.backbone.encode(mel), targets) / tokens
-                for penalty in call.penalties:
-                    loss = loss + penalty / len(batches)
+            loss = self._loss(call, mel, targets) / tokens
+            for penalty in call.penalties:
+                loss = loss + penalty / len(batches)
             loss.backward()
             total += loss.item()
         if not total < float("inf"):
@@ -169,6 +166,31 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
+
+    def _prepared(self, step: int, batches: list[list[int]]) -> list[tuple[Features, Any]]:
+        """Features and targets of the batches of a step."""
+        # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        rng = random.Random(f"{self.config.seed}/{step}")
+        prepared = []
+        for indices in batches:
+            utterances = [self.examples.utterances[index] for index in indices]
+            prepared.append((self.examples.batch(indices, rng), self.objective.targets(utterances)))
+        return prepared
+
+    def _loss(self, call: Call, mel: Features, targets: Any) -> Tensor:
+        """Loss of one batch, summed over its tokens, in nats."""
+        device = self.model.backbone.device
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+        with running(call), autocast:
+            return self.objective.loss(self.model.backbone.encode(mel), targets)
+
+    def _first_losses(self, adapter: Adapter) -> Iterator[Tensor]:
+        """Losses of the run's first batches with ``adapter`` in the place of the one trained."""
+        stream = batch_stream(self.examples.seconds, self.config.batch_seconds, self.config.seed)
+        for mel, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
+            call = Call((adapter,), ((0,),) * len(mel), self.model.backbone.key_lengths(mel))
+            yield self._loss(call, mel, targets)
 
     def _evaluate(self, state: TrainState) -> None:
         assert self.dev_wer is not None

@@ -17,8 +17,10 @@ from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.mixture import MixtureConfig
 from speechadapt.adapters.prefix import PrefixConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, config_from_dict, family_of
+from speechadapt.adapters.sparse import SparseConfig
 from speechadapt.backbones.base import Site
 from speechadapt.call import current, running
+from speechadapt.lowbit import BITS
 from speechadapt.route import Stack
 from speechadapt.store import load_adapter, save_adapter
 
@@ -41,6 +43,9 @@ CONFIGS = {
     "soft_moa_slots": MixtureConfig(
         routing="soft", slots=2, stacks=("encoder",), placement="sequential"
     ),
+    "sparse_parallel": SparseConfig(
+        bottleneck=8, density=0.3, points=("ffn.out",), placement="parallel", dropout=0.1
+    ),
 }
 
 
@@ -62,9 +67,11 @@ def test_every_family_is_among_the_configs():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_fresh_adapter_changes_no_output_bit(model, waves, name):
     before = logits(model, waves, [None] * 3)
-    add(model, "fresh", CONFIGS[name], effect=False)
+    fresh = add(model, "fresh", CONFIGS[name], effect=False)
     assert torch.equal(logits(model, waves, ["fresh"] * 3), before)
     assert torch.equal(logits(model, waves, ["fresh", None, None]), before)
+    for fresh.bits in BITS:  # trained to be stored so: what is zero stays zero
+        assert torch.equal(logits(model, waves, ["fresh"] * 3), before)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -91,10 +98,12 @@ def test_mixed_is_single(model, waves, name):
         assert (route is None) == torch.allclose(together[row], plain[row], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("bits", [None, 1])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_gradients_reach_every_parameter(model, waves, name):
+def test_gradients_reach_every_parameter(model, waves, name, bits):
     """No part is dead: behind what starts at zero, everything moves within three steps."""
     adapter = add(model, "a", CONFIGS[name], effect=False).train()
+    adapter.bits = bits
     parameters = dict(adapter.named_parameters())
     optimizer = torch.optim.SGD(parameters.values(), 0.1)
     mel = model.backbone.features(waves, 0.3)
