@@ -18,6 +18,7 @@ from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.conv import Conformer, ConformerConfig, ConvPass, ConvPassConfig
 from speechadapt.adapters.family import Family
 from speechadapt.adapters.gated import Gated, GatedConfig
+from speechadapt.adapters.headonly import HeadOnly, HeadOnlyConfig
 from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (InvertibleConfig, Invertible()),
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
+        (HeadOnlyConfig, HeadOnly()),
     )
 }
 
@@ -70,6 +72,8 @@ PRESETS: dict[str, AdapterConfig] = {
     "gated": GatedConfig(),
     "dense_moa": MixtureConfig(),
     "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
+    # nothing but a head
+    "head": HeadOnlyConfig(),
 }
 
 

@@ -39,6 +39,7 @@ CONFIGS = {
         routing="soft", slots=2, stacks=("encoder",), placement="sequential"
     ),
 }
+CHANGING = [name for name, config in CONFIGS.items() if config.method != "head"]
 
 
 def encoder_states(model, waves, routes):
@@ -64,7 +65,7 @@ def test_a_fresh_adapter_changes_no_output_bit(model, waves, name):
     assert torch.equal(logits(model, waves, ["fresh", None, None]), before)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CHANGING)
 def test_mixed_is_single(model, waves, name):
     """Each row gets what it gets alone, next to other adapters of its kind, another kind, none."""
     config = CONFIGS[name]
@@ -88,7 +89,7 @@ def test_mixed_is_single(model, waves, name):
         assert (route is None) == torch.allclose(together[row], plain[row], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CHANGING)
 def test_gradients_reach_every_parameter(model, waves, name):
     """No part is dead: behind what starts at zero, everything moves within three steps."""
     adapter = add(model, "a", CONFIGS[name], effect=False).train()
@@ -132,7 +133,7 @@ def test_saved_and_loaded_it_is_the_same(model, waves, name, tmp_path):
 
 def test_a_batch_of_every_family_trains_them_all(model, waves):
     """Mixed in one batch in training: each adapter gets the gradient it gets alone."""
-    names = list(PRESETS)
+    names = [name for name in PRESETS if name in CHANGING]
     for seed, name in enumerate(names):
         add(model, name, PRESETS[name], seed).train()
     for adapter in model.bank:  # drawn noise would differ between the passes
