@@ -56,31 +56,36 @@ def finetune(base, data, out, *extra):
     return command("finetune", *arguments, *settings, "--trailing-silence", 0, *extra)
 
 
+@pytest.fixture(scope="module")
+def trained(bases, data, tmp_path_factory):
+    """A CTC base after 30 steps."""
+    out = tmp_path_factory.mktemp("exp") / "run"
+    assert finetune(bases / "ctc", data, out, "--objective", "ctc", "--time-masks", 2) == 0
+    return out
+
+
 def losses(out):
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [row["loss"] for row in rows if "loss" in row]
 
 
-def test_a_ctc_base_is_trained_whole(bases, data, tmp_path):
-    out = tmp_path / "run"
-    assert finetune(bases / "ctc", data, out, "--objective", "ctc", "--time-masks", 2) == 0
-    assert losses(out)[-1] < 0.5 * losses(out)[0]
-    result = json.loads((out / "result.json").read_text())
+def test_a_ctc_base_is_trained_whole(bases, trained):
+    assert losses(trained)[-1] < 0.5 * losses(trained)[0]
+    result = json.loads((trained / "result.json").read_text())
     assert result["metric"] == "wer" and result["best_error"] < 1.0
     before, after = (
         dict(Wav2Vec2ForCTC.from_pretrained(folder).named_parameters())
-        for folder in (bases / "ctc", out / "model")
+        for folder in (bases / "ctc", trained / "model")
     )
     still = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert still == {"wav2vec2.masked_spec_embed"}
 
 
-def test_the_saved_ctc_base_is_plain_transformers(bases, data, tmp_path, waves):
-    out = tmp_path / "run"
-    assert finetune(bases / "ctc", data, out) == 0
-    ours, theirs = speechadapt.load(out / "model"), Wav2Vec2ForCTC.from_pretrained(out / "model")
-    assert read_vocabulary(out / "model") == read_vocabulary(bases / "ctc")
-    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(out / "model")
+def test_the_saved_ctc_base_is_plain_transformers(bases, data, trained):
+    folder = trained / "model"
+    ours, theirs = speechadapt.load(folder), Wav2Vec2ForCTC.from_pretrained(folder)
+    assert read_vocabulary(folder) == read_vocabulary(bases / "ctc")
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
     assert tokenizer.pad_token_id == 0 and tokenizer.word_delimiter_token == "|"
     utterance = load_utterances(data)[0]
     wave = load_audio(utterance.audio)
@@ -117,13 +122,13 @@ def test_an_ast_is_trained_whole(bases, data, tmp_path, capsys):
 
 def test_it_goes_on_with_the_same_bytes(bases, data, tmp_path):
     """Dropout and dropped layers are drawn anew from (seed, step)."""
-    few = ("--checkpoint-every", 4)
-    assert finetune(bases / "ctc", data, tmp_path / "whole", *few, "--steps", 12) == 0
+    few = ("--checkpoint-every", 2, "--eval-every", 5, "--steps", 5)
+    assert finetune(bases / "ctc", data, tmp_path / "whole", *few) == 0
     cut = tmp_path / "cut"
-    with pytest.raises(Killed), killed_at(10):
-        finetune(bases / "ctc", data, cut, *few, "--steps", 12)
+    with pytest.raises(Killed), killed_at(3):
+        finetune(bases / "ctc", data, cut, *few)
     assert cut.is_dir() and not (cut / "model").exists()
-    assert finetune(bases / "ctc", data, cut, *few, "--steps", 12) == 0
+    assert finetune(bases / "ctc", data, cut, *few) == 0
     whole, again = (
         (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")
     )
