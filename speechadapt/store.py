@@ -144,6 +144,10 @@ def _fresh_head(description: Mapping[str, Any], backbone: Backbone) -> Head | No
     if "head" not in description:
         return None
     kind, config = head_config(description["head"])
+    if config.layers not in (0, backbone.depth + 1):
+        raise ConfigError(
+            f"head: layers is {config.layers!r}, expected 0 or {backbone.depth + 1} of this base"
+        )
     return kind.fresh(config, backbone.width, torch.Generator())
 
 

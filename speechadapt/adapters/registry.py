@@ -18,6 +18,7 @@ from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.conv import Conformer, ConformerConfig, ConvPass, ConvPassConfig
 from speechadapt.adapters.family import Family
 from speechadapt.adapters.gated import Gated, GatedConfig
+from speechadapt.adapters.headonly import HeadOnly, HeadOnlyConfig
 from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
@@ -42,6 +43,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (MixtureConfig, Mixture()),
         (PrefixConfig, Prefix()),
         (SparseConfig, Sparse()),
+        (HeadOnlyConfig, HeadOnly()),
     )
 }
 
@@ -80,6 +82,8 @@ PRESETS: dict[str, AdapterConfig] = {
     # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
     "sparse": SparseConfig(bottleneck=64),
     "large_sparse": SparseConfig(bottleneck=320),
+    # nothing but a head
+    "head": HeadOnlyConfig(),
 }
 
 

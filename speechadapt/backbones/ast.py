@@ -20,6 +20,7 @@ from speechadapt.backbones.base import (
     linear_at,
     module_at,
 )
+from speechadapt.backbones.layers import Tap
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.features import Features, FilterBank
@@ -68,6 +69,7 @@ class ASTBackbone(Backbone):
         use_attention(self.model)
         self._mean, self._std = mean, std
         self._bank: FilterBank | None = None
+        self._tap = Tap(list(layers_of(self._encoder)))
         if isinstance(model, ASTForAudioClassification):
             self.head = _head(model)
 
@@ -91,6 +93,10 @@ class ASTBackbone(Backbone):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """With the settings of its filter banks."""
+        assert isinstance(model, PreTrainedModel)
+        if isinstance(self.head, ClassifierHead):
+            kind = "multi" if self.head.config.multi_label else "single"
+            model.config.problem_type = f"{kind}_label_classification"
         super().save(model, folder)
         normalize = self._mean is not None
         settings = {"do_normalize": normalize, "mean": self._mean or 0.0, "std": self._std}
@@ -101,11 +107,15 @@ class ASTBackbone(Backbone):
         positions = self._encoder.embeddings.position_embeddings.shape[1]
         return torch.full_like(lengths, positions)
 
-    def encode(self, features: Features) -> Encoded:
+    def encode(self, features: Features, layers: bool = False) -> Encoded:
         """States of the summary tokens and patches, ``[batch, 2 + patches, dim]``."""
         values = features.values.mT.to(self.dtype)
-        states = self._encoder(values).last_hidden_state
-        return Encoded(states, self.positions(features.lengths))
+        lengths = self.positions(features.lengths)
+        if not layers:
+            return Encoded(self._encoder(values).last_hidden_state, lengths)
+        with self._tap.collecting() as read:
+            states = self._encoder(values).last_hidden_state
+        return Encoded(states, lengths, (*read, states))
 
 
 def load_ast(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> ASTBackbone:
@@ -149,6 +159,13 @@ def _fingerprint(model: PreTrainedModel) -> str:
     return fingerprint(base)
 
 
+def layers_of(model: Any) -> nn.ModuleList:
+    """The layers of an encoder."""
+    layers = module_at(model, "layers", "encoder.layer")
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
 def site_table(model: Any) -> list[Site]:
     """Every site of an encoder."""
     width = model.config.hidden_size
@@ -156,9 +173,7 @@ def site_table(model: Any) -> list[Site]:
         Site("encoder.embed", model.embeddings, width, width),
         Site("encoder.final", model.layernorm, width, width),
     ]
-    layers = module_at(model, "layers", "encoder.layer")
-    assert isinstance(layers, nn.ModuleList)
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(layers_of(model)):
         at = f"encoder.{index}"
         norms = {sublayer: module_at(layer, path) for sublayer, path in _NORMS.items()}
         sites += [Site(f"{at}.{part}.norm", norm, width, width) for part, norm in norms.items()]

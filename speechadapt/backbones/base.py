@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -85,15 +85,20 @@ class Encoded:
     Attributes:
         states: ``[batch, positions, dim]``.
         lengths: Valid positions of each utterance, ``[batch]``.
+        layers: What the first layer reads, then what each layer makes of it, the last as
+            ``states`` has it; None where nobody asked for them.
     """
 
     states: Tensor
     lengths: Tensor
+    layers: tuple[Tensor, ...] | None = None
 
     def rows(self, index: Tensor) -> Encoded:
         """The utterances at ``index`` (``[n]``), without positions that none of them uses."""
         lengths = self.lengths[index]
-        return Encoded(self.states[index, : int(lengths.max())], lengths)
+        longest = int(lengths.max())
+        layers = self.layers and tuple(states[index, :longest] for states in self.layers)
+        return Encoded(self.states[index, :longest], lengths, layers)
 
     @property
     def key_lengths(self) -> Tensor | None:
@@ -116,11 +121,14 @@ class Backbone(ABC):
         position_seconds: Seconds between encoder positions.
         head: What the checkpoint brings to turn states into an answer; None = nothing, or a decoder
             of its own.
+        fixed: Parts of the names of parameters that stay as they are, or that nothing reads, when
+            the whole model is trained.
     """
 
     frozen_trailing_silence: ClassVar[float] = 0.0
     position_seconds: float = 0.02
     head: Head | None = None
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: PreTrainedModel, name: str, fingerprint: str, sites: Iterable[Site]):
         self.model = model.eval().requires_grad_(False)
@@ -142,6 +150,24 @@ class Backbone(ABC):
     def width(self) -> int:
         """Width of the encoder's states."""
         return next(site.dim for site in self.sites.values() if site.point == "out")
+
+    @property
+    def depth(self) -> int:
+        """Layers of the encoder."""
+        encoder = (site for site in self.sites.values() if site.stack == "encoder")
+        return 1 + max(site.layer for site in encoder if site.layer is not None)
+
+    @property
+    def drops(self) -> bool:
+        """Whether the model asks for dropout of units or layers while all of it is trained."""
+        values = self.model.config.to_dict().items()
+        return any(isinstance(p, float) and p > 0 for name, p in values if "drop" in name)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained when the whole model is, by name."""
+        for name, parameter in self.model.named_parameters():
+            if not any(part in name for part in self.fixed):
+                yield name, parameter
 
     @property
     def parameter_count(self) -> int:
@@ -187,9 +213,14 @@ class Backbone(ABC):
         """Encoder positions of utterances with features of these lengths, ``[batch]``."""
 
     @abstractmethod
-    def encode(self, features: Features) -> Encoded:
+    def encode(self, features: Features, layers: bool = False) -> Encoded:
         """Run the encoder. Must run inside :func:`speechadapt.call.running` with a call of
-        :meth:`key_lengths` when utterances differ in length."""
+        :meth:`key_lengths` when utterances differ in length.
+
+        Args:
+            features: What :meth:`features` made.
+            layers: Whether the states of all layers are wanted too.
+        """
 
     def key_lengths(self, features: Features) -> Tensor | None:
         """Valid encoder positions of each utterance, ``[batch]``; None when none is padding."""

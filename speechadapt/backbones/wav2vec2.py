@@ -15,13 +15,14 @@ from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
 from speechadapt.audio import SAMPLE_RATE
 from speechadapt.backbones.attention import use_attention
 from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.layers import Tap
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.call import current
 from speechadapt.errors import CheckpointError
 from speechadapt.features import Features, Waves
 from speechadapt.files import write_json
-from speechadapt.heads.ctc import CtcHead, read_vocabulary
+from speechadapt.heads.ctc import CtcHead, read_vocabulary, write_vocabulary
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 
@@ -44,6 +45,8 @@ class Wav2Vec2Backbone(Backbone):
         CheckpointError: A variant that shortens its output (``add_adapter``).
     """
 
+    fixed = _PRETRAINING
+
     def __init__(
         self, model: PreTrainedModel, name: str, normalize: bool = True, fingerprint: str = ""
     ):
@@ -64,6 +67,7 @@ class Wav2Vec2Backbone(Backbone):
         if any(site.attention for site in self.sites.values()):
             use_attention(self.model)
         self._encoder = encoder
+        self._tap = Tap(list(encoder.encoder.layers))
         config = encoder.config
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         shortest = 1
@@ -82,9 +86,11 @@ class Wav2Vec2Backbone(Backbone):
         return make(waves, trailing_silence or 0.0)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """With the settings of its waves."""
+        """With the settings of its waves and, where it has one, its vocabulary."""
         super().save(model, folder)
         write_json(folder / _EXTRACTOR, {"do_normalize": self._normalize})
+        if isinstance(self.head, CtcHead):
+            write_vocabulary(folder, self.head.config)
 
     def positions(self, lengths: Tensor) -> Tensor:
         """What the front end's convolutions leave of so many samples."""
@@ -92,7 +98,7 @@ class Wav2Vec2Backbone(Backbone):
             lengths = (lengths - kernel) // stride + 1
         return lengths
 
-    def encode(self, features: Features) -> Encoded:
+    def encode(self, features: Features, layers: bool = False) -> Encoded:
         """Front end and encoder over waves ``[batch, samples]``.
 
         transformers leaves out masks for checkpoints whose front end normalises over time, and
@@ -108,8 +114,12 @@ class Wav2Vec2Backbone(Backbone):
             mask = torch.arange(hidden.shape[1], device=hidden.device) < positions[:, None]
             # transformers zeroes padding in place; not in a tensor that adapters still need.
             hidden = hidden.masked_fill(~mask[..., None], 0.0)
-        states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
-        return Encoded(states, positions)
+        if not layers:
+            states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
+            return Encoded(states, positions)
+        with self._tap.collecting() as read:
+            states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
+        return Encoded(states, positions, (*read, states))
 
     def _front_end(self, features: Features) -> Tensor:
         """The convolutions, ``[batch, channels, positions]``."""

@@ -51,6 +51,7 @@ class WhisperBackbone(Backbone):
 
     # what the frozen decoder needs to stop by itself (docs/short_context.md)
     frozen_trailing_silence = 2.56
+    fixed = ("encoder.embed_positions",)  # sinusoids
     model: WhisperForConditionalGeneration
 
     def __init__(self, checkpoint: WhisperCheckpoint):
@@ -84,7 +85,7 @@ class WhisperBackbone(Backbone):
         """The second convolution halves the frames."""
         return lengths // 2
 
-    def encode(self, features: Features) -> Encoded:
+    def encode(self, features: Features, layers: bool = False) -> Encoded:
         """Run the encoder on as many positions as the features have.
 
         transformers' ``WhisperEncoder.forward`` insists on 30 s, so its modules are run here one by
@@ -93,6 +94,7 @@ class WhisperBackbone(Backbone):
 
         Args:
             features: Log-mel ``[batch, mel_bins, frames]``.
+            layers: Whether the states of all layers are wanted too.
 
         Returns:
             States ``[batch, frames / 2, dim]``.
@@ -101,11 +103,16 @@ class WhisperBackbone(Backbone):
         hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
         hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
         hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
+        read = []
         for layer in encoder.layers:
+            if layers:
+                read.append(hidden)
             output = layer(hidden, None)
             # Releases of transformers before 5.4 put it into a tuple.
             hidden = output[0] if isinstance(output, tuple) else output
-        return Encoded(encoder.layer_norm(hidden), self.positions(features.lengths))
+        states = encoder.layer_norm(hidden)
+        every = (*read, states) if layers else None
+        return Encoded(states, self.positions(features.lengths), every)
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Teacher-forced decoder pass, without a cache.

@@ -1,4 +1,4 @@
-"""``speechadapt classify``: recordings to labels."""
+"""``speechadapt classify``: recordings to labels, or to a value."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import json
 import time
 
 from speechadapt.cli.inputs import Sound, add_inputs, choose_route, find_recordings
-from speechadapt.decoding.classify import Labels, classify
+from speechadapt.decoding.classify import Labels, Score, classify, score
 from speechadapt.errors import ConfigError
+from speechadapt.heads.regressor import RegressorHead
 from speechadapt.model import load
 from speechadapt.progress import progress
 
 _EXAMPLES = """examples:
   speechadapt classify clips/ --base MIT/ast-finetuned-audioset-10-10-0.4593 --top 5
   speechadapt classify data/noise/test --base ./ast --format json > labels.jsonl
+  speechadapt classify clips/ --base openai/whisper-base --adapter exp/languages/adapter
+  speechadapt classify clips/ --base facebook/wav2vec2-base --adapter exp/mos/adapter
 
-txt has the id, then label and probability by turns, separated by tabs."""
+txt has the id, then label and probability by turns, separated by tabs; with an adapter that was
+trained on values (--objective regress) the id and the value."""
 
 
 def configure_classify(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.description = "Label recordings with a frozen base and, where given, an adapter."
+    parser.description = (
+        "Label or value recordings with a frozen base and, where given, an adapter."
+    )
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_inputs(parser, {"required": True, "help": "hub id or folder of a base with a classifier"})
+    add_inputs(parser, {"required": True, "help": "hub id or folder"})
     add = parser.add_argument
     add("--top", type=int, default=1, metavar="N", help="labels of each recording (default 1)")
     add("--batch-size", type=int, default=8, metavar="N", help="recordings at once (default 8)")
@@ -46,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     sound = Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
     with progress(total=sound.total, unit="s", desc="classify", disable=None) as bar:
-        for labels in classify(
+        valued = isinstance(model.head(route), RegressorHead)
+        for found in (score if valued else classify)(
             model,
             sound,
             route=route,
@@ -54,13 +61,18 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             progress=lambda seconds: bar.update(round(seconds, 1)),
         ):
-            print(_line(labels, args.format, args.top), flush=True)
+            print(_line(found, args.format, args.top), flush=True)
             count += 1
     sound.report(count, time.monotonic() - began)
     return 0
 
 
-def _line(labels: Labels, kind: str, top: int) -> str:
+def _line(labels: Labels | Score, kind: str, top: int) -> str:
+    if isinstance(labels, Score):
+        if kind == "json":
+            value = {labels.name: round(labels.value, 6)}
+            return json.dumps({"id": labels.id, "seconds": round(labels.seconds, 3), **value})
+        return f"{labels.id}\t{labels.value:.4f}"
     best = dict(list(labels.probabilities.items())[:top])
     if kind == "json":
         rounded = {label: round(probability, 6) for label, probability in best.items()}

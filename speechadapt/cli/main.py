@@ -11,9 +11,9 @@ from speechadapt.errors import SpeechAdaptError
 COMMANDS = {
     "fetch": "bring a base onto this machine",
     "train": "train one adapter on a frozen base",
-    "finetune": "fine-tune the whole base, as a yardstick for adapters",
+    "finetune": "train the whole base: a yardstick for adapters, or a small base of your own",
     "transcribe": "recordings to text, subtitles or JSON",
-    "classify": "recordings to labels",
+    "classify": "recordings to labels, or to a value",
     "adapters": "what is done with trained adapters: list, average, export, merge, …",
 }
 _MODULES = {"finetune": "train"}  # others are called as their command

@@ -11,25 +11,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, family_of, preset
-from speechadapt.backbones.ast import ASTBackbone
-from speechadapt.backbones.whisper import WhisperBackbone
+from speechadapt.cli.datasets import Data, read_sets
+from speechadapt.cli.objectives import (
+    KINDS,
+    Task,
+    adapter_task,
+    add_heads,
+    add_objective,
+    base_task,
+)
 from speechadapt.cli.options import add_fields, build, given, read_yaml
-from speechadapt.data import Utterance, load_utterances
-from speechadapt.errors import ConfigError, DataError
-from speechadapt.heads.ctc import CtcHead, vocabulary_of
-from speechadapt.heads.head import Head
+from speechadapt.errors import ConfigError
 from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
 from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
-from speechadapt.training.dev import DevSet
 from speechadapt.training.examples import TrainingSet
-from speechadapt.training.objective import CtcObjective, Objective, WhisperObjective
 from speechadapt.training.state import settings_of
 from speechadapt.training.target import AdapterTarget, FullTarget, Target
 from speechadapt.training.trainer import Trainer
@@ -40,16 +40,28 @@ _TRAIN_EXAMPLES = """examples:
   speechadapt train --data data/be/train data/ro/train --out exp/shared
   speechadapt train --data data/be/train --init exp/shared/adapter --out exp/be --steps 100
   speechadapt train --data data/ro/train --dev data/ro/dev --out exp/ro --steps 150 --seed 1
+  speechadapt train --data data/be/train --teacher openai/whisper-medium --out exp/be
+CTC (wav2vec2 family, or Whisper's encoder with --objective ctc), labels, values, noise:
   speechadapt train --base facebook/wav2vec2-base --data data/be/train --adapter lora --out exp/be
+  speechadapt train --base facebook/wav2vec2-base --data data/be/train --vocabulary bpe --out exp/be
+  speechadapt train --objective classify --labels utt2lang --data data/all --out exp/languages
+  speechadapt train --base facebook/wav2vec2-base --objective classify --labels utt2category \\
+      --multi-label --adapter head --layer-weights --data data/sounds --out exp/sounds
+  speechadapt train --objective regress --labels utt2mos --data data/mos --out exp/mos
+  speechadapt train --objective features --noise data/babble --data data/any --out exp/babble
 
 The same command goes on where it was stopped or killed, and ends with the same adapter.
 The adapter is written to OUT/adapter, the progress to OUT/log.jsonl and OUT/tensorboard."""
 
 _FINETUNE_EXAMPLES = """examples:
   speechadapt finetune --data data/be/train --dev data/be/dev --learning-rate 1e-5 --out exp/be_full
+  speechadapt finetune --base ./small-wav2vec2 --data data/*/train --time-masks 4 --out exp/base
+  speechadapt finetune --base ./small-ast --labels utt2category --multi-label --data data/sounds \\
+      --out exp/ast
 
-Trains every parameter of the base: what adapters are compared with. The new base is written to
-OUT/model; use it with `speechadapt transcribe --base OUT/model`."""
+Trains every parameter of the base, with the CTC head or classifier of its checkpoint: what adapters
+are compared with, or a small base of your own from a folder that a config was saved to. The new
+base is written to OUT/model; use it with `speechadapt transcribe --base OUT/model`."""
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
@@ -59,12 +71,6 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter = parser.add_argument_group("adapter")
     adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
-    adapter.add_argument(
-        "--objective",
-        choices=("whisper", "ctc"),
-        help="whisper: its decoder's cross entropy (default for Whisper); ctc: a new head over the "
-        "characters of the data, which the adapter brings along (default for the wav2vec2 family)",
-    )
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
     )
@@ -79,6 +85,17 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter.add_argument("--top-layers", type=int, metavar="N", help="the last N layers only")
     for config, _ in FAMILIES.values():
         add_fields(adapter, config, "as the preset has it")
+    objective = parser.add_argument_group("objective")
+    objective.add_argument(
+        "--objective",
+        choices=tuple(KINDS),
+        help="whisper: its decoder's cross entropy (default for Whisper); ctc: over characters or "
+        "pieces of words (default for the wav2vec2 family); classify: --labels (default for AST); "
+        "regress: a number, --labels utt2mos; features: to undo --noise, without transcripts. "
+        "All but whisper and features make a head, which the adapter brings along",
+    )
+    add_objective(objective)
+    add_heads(objective)
     _add_common(parser)
     parser.set_defaults(run=_train)
 
@@ -87,6 +104,13 @@ def configure_finetune(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``finetune``."""
     parser.epilog = _FINETUNE_EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    objective = parser.add_argument_group("objective")
+    objective.add_argument(
+        "--objective",
+        choices=("whisper", "ctc", "classify"),
+        help="what the head of the checkpoint is for (default: what its kind of base does)",
+    )
+    add_objective(objective)
     _add_common(parser)
     parser.set_defaults(run=_finetune)
 
@@ -96,7 +120,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     sets: dict[str, Any] = {"nargs": "+", "metavar": "DIR"}
     parser.add_argument("--data", required=True, help="Kaldi data dirs or JSONL manifests", **sets)
     parser.add_argument(
-        "--dev", default=[], help="development sets; their WER decides which step is kept", **sets
+        "--dev", default=[], help="development sets; their error decides which step is kept", **sets
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of this run")
     parser.add_argument("--config", help="YAML with sections adapter, training, augmentation")
@@ -119,22 +143,27 @@ def _train(args: argparse.Namespace) -> int:
     adapter_config = _adapter_config(args, chosen, settings.get("adapter", {}))
     config = _train_config(args, settings)
     model, data, dev = _load(args)
+    task = adapter_task(args, model, data, dev, config)
+    kind = KINDS[task.settings["objective"]]
+    if kind != "language" or task.head:  # no other objective reaches a decoder
+        adapter_config = _encoder_only(adapter_config)
 
-    languages = {utterance.language or args.language for utterance in data}
+    languages = {utterance.language or args.language for utterance in data.utterances}
     info = AdapterInfo(
-        language=languages.pop() if len(languages) == 1 else None,
+        kind=kind,
+        language=languages.pop() if kind == "language" and len(languages) == 1 else None,
         trailing_silence=config.trailing_silence,
         base=args.base,
         fingerprint=model.backbone.fingerprint,
         licence=_licence(args.data),
         training={
-            "data": f"{' '.join(args.data)}, {_size(data)}",
+            "data": f"{' '.join(args.data)}, {data}",
             **({"init": args.init} if args.init else {}),
             "command": shlex.join(["speechadapt", *sys.argv[1:]]),
+            **task.settings,
             **{k: v for k, v in dataclasses.asdict(config).items() if k != "augmentation"},
         },
     )
-    head = _head(args, model, data, config)
     adapter = Adapter.fresh(
         args.name or args.out.name,
         adapter_config,
@@ -142,52 +171,35 @@ def _train(args: argparse.Namespace) -> int:
         model.backbone.sites.values(),
         info,
         config.seed,
-        head,
+        task.head,
     )
-    settings_key: dict[str, Any] = {
-        "adapter": adapter.config.to_dict(),
-        "base": model.backbone.fingerprint,
-    }
+    key: dict[str, Any] = {"adapter": adapter.config.to_dict(), "base": model.backbone.fingerprint}
     if args.init:
         adapter.start_from(load_adapter(args.init, model.backbone))
         stored = (Path(args.init) / TENSOR_FILE).read_bytes()
-        settings_key["init"] = hashlib.sha256(stored).hexdigest()
+        key["init"] = hashlib.sha256(stored).hexdigest()
     if args.bits:
         if not any(t.dim() > 1 for values in adapter.tensors.values() for t in values.values()):
             raise ConfigError(
                 f"--bits {args.bits}: {args.adapter} has vectors only, which stay as they are; "
                 "leave --bits out"
             )
-        adapter.bits = settings_key["bits"] = info.training["bits"] = args.bits
+        adapter.bits = key["bits"] = info.training["bits"] = args.bits
     model.bank.add(adapter)
     share = adapter.parameter_count / model.backbone.parameter_count
     print(
         f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
     )
-    objective: Objective
-    if isinstance(head, CtcHead):
-        objective = CtcObjective(model.backbone, head, config.trailing_silence)
-    else:
-        objective = WhisperObjective(model.backbone, args.language)
-    return _run(args, model, AdapterTarget(adapter), objective, data, dev, config, settings_key)
+    return _run(args, model, AdapterTarget(adapter), task, data, dev, config, key)
 
 
-def _head(
-    args: argparse.Namespace, model: SpeechModel[Any], data: list[Utterance], config: TrainConfig
-) -> Head | None:
-    """A new CTC head over the characters of the data, where that is the objective."""
-    objective = args.objective
-    if objective is None:
-        objective = "whisper" if isinstance(model.backbone, WhisperBackbone) else "ctc"
-    if objective == "whisper":
-        if not isinstance(model.backbone, WhisperBackbone):
-            raise ConfigError(f"--objective whisper: {args.base} has no decoder; use ctc")
-        return None
-    if isinstance(model.backbone, ASTBackbone):
-        raise ConfigError(f"--objective ctc: {args.base} labels sounds and writes no text")
-    vocabulary = vocabulary_of(utterance.text or "" for utterance in data)
-    generator = torch.Generator().manual_seed(config.seed)
-    return CtcHead.fresh(vocabulary, model.backbone.width, generator)
+def _encoder_only(config: AdapterConfig) -> AdapterConfig:
+    if config.stacks not in (None, ("encoder",)):
+        raise ConfigError(
+            f"--stacks {' '.join(config.stacks or ())}: this objective reads the encoder alone, so "
+            "nothing in a decoder would be learnt; use --stacks encoder"
+        )
+    return dataclasses.replace(config, stacks=("encoder",))
 
 
 def _adapter_config(
@@ -213,11 +225,9 @@ def _finetune(args: argparse.Namespace) -> int:
     config = _train_config(args, settings)
     model, data, dev = _load(args)
 
-    settings_key = {"base": model.backbone.fingerprint}
-    if not isinstance(model.backbone, WhisperBackbone):
-        raise ConfigError(f"--base {args.base}: only a Whisper can be fine-tuned whole")
-    objective = WhisperObjective(model.backbone, args.language)
-    return _run(args, model, FullTarget(model), objective, data, dev, config, settings_key)
+    task = base_task(args, model, data, dev, config)
+    key = {"base": model.backbone.fingerprint}
+    return _run(args, model, FullTarget(model), task, data, dev, config, key)
 
 
 def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]]) -> TrainConfig:
@@ -230,66 +240,45 @@ def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]])
     )
 
 
-def _load(args: argparse.Namespace) -> tuple[SpeechModel, list[Utterance], list[Utterance]]:
+def _load(args: argparse.Namespace) -> tuple[SpeechModel[Any], Data, Data]:
     # Data first: a wrong path is told at once, not after the model has been loaded.
-    data, dev = _read_sets(args.data), _read_sets(args.dev)
-    if any(utterance.text is None for utterance in dev):
-        raise ConfigError(f"--dev {' '.join(args.dev)}: has utterances without a transcript")
-    model = load(args.base, device=args.device)
-    return model, data, dev
-
-
-def _read_sets(paths: list[str]) -> list[Utterance]:
-    utterances: dict[str, Utterance] = {}
-    for path in paths:
-        for utterance in load_utterances(path):
-            if utterance.id in utterances:
-                raise DataError(
-                    f"{path}: utterance {utterance.id} is in an earlier data set too; "
-                    "name each set once, and give ids a prefix of their own"
-                )
-            utterances[utterance.id] = utterance
-    return list(utterances.values())
+    data, dev = read_sets(args.data, args.labels), read_sets(args.dev, args.labels)
+    return load(args.base, device=args.device), data, dev
 
 
 def _run(
     args: argparse.Namespace,
-    model: SpeechModel,
+    model: SpeechModel[Any],
     target: Target,
-    objective: Objective,
-    data: list[Utterance],
-    dev: list[Utterance],
+    task: Task,
+    data: Data,
+    dev: Data,
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    for utterance in data:
-        objective.check(utterance)  # what cannot be learnt is told before training
-    examples = TrainingSet(model.backbone, data, config)
-    dev_set = DevSet(model, dev, args.language, config.trailing_silence) if dev else None
+    examples = TrainingSet(model.backbone, data.utterances, config, task.objective.listener)
     settings = settings_of(
         **settings,
+        **task.settings,
         training=config,
-        data=_size(data),
-        dev=_size(dev),
+        data=str(data),
+        dev=str(dev),
         language=args.language,
     )
+    ranking = task.dev
     trainer = Trainer(
         model,
         target,
         examples,
-        objective,
+        task.objective,
         config,
         args.out,
         settings,
-        dev_wer=(lambda: dev_set.wer(target.route)) if dev_set else None,
+        (lambda: ranking.error(target.route)) if ranking else None,
+        ranking.metric if ranking else "error",
     )
     print(json.dumps(vars(trainer.run())))
     return 0
-
-
-def _size(utterances: list[Utterance]) -> str:
-    seconds = sum(utterance.duration or 0.0 for utterance in utterances)
-    return f"{len(utterances)} utterances, {seconds / 60:.1f} minutes"
 
 
 def _licence(data: list[str]) -> str:

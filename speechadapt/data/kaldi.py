@@ -43,7 +43,7 @@ def read_data_dir(folder: str | Path, *, require_text: bool = False) -> list[Utt
         raise DataError(f"{folder}: no wav.scp, so this is no Kaldi data directory")
     if require_text and not (folder / "text").is_file():
         raise DataError(f"{folder}: no text, so nothing says what was spoken; add the transcripts")
-    recordings = _read_table(folder / "wav.scp")
+    recordings = read_table(folder / "wav.scp")
     _check_commands(folder / "wav.scp", recordings)
     places: dict[str, tuple[str, float | None, float | None]]
     if (folder / "segments").is_file():
@@ -51,12 +51,12 @@ def read_data_dir(folder: str | Path, *, require_text: bool = False) -> list[Utt
     else:
         places = {name: (audio, None, None) for name, audio in recordings.items()}
     tables = {
-        name: _read_table(folder / name, empty_values=name == "text")
+        name: read_table(folder / name, empty_values=name == "text")
         for name in ("text", "utt2spk", "utt2lang", "utt2dur")
         if (folder / name).is_file()
     }
     for name, table in tables.items():
-        _same_ids(folder / name, table, places)
+        same_ids(folder / name, table, places)
     durations = {
         key: _seconds(folder / "utt2dur", key, value)
         for key, value in tables.get("utt2dur", {}).items()
@@ -221,8 +221,16 @@ def _check_commands(path: Path, recordings: Mapping[str, str]) -> None:
             )
 
 
-def _read_table(path: Path, empty_values: bool = False) -> dict[str, str]:
-    """``key value`` lines, sorted by bytes as under ``LC_ALL=C``."""
+def read_table(path: Path, empty_values: bool = False) -> dict[str, str]:
+    """``key value`` lines, sorted by bytes as under ``LC_ALL=C``.
+
+    Args:
+        path: Of the table.
+        empty_values: Whether a line may be a key alone.
+
+    Raises:
+        DataError: It breaks its format; the message names file and line.
+    """
     rows: dict[str, str] = {}
     previous = b""
     try:
@@ -267,7 +275,7 @@ def _read_segments(
     path: Path, recordings: Mapping[str, str]
 ) -> dict[str, tuple[str, float | None, float | None]]:
     places: dict[str, tuple[str, float | None, float | None]] = {}
-    for number, (name, value) in enumerate(_read_table(path).items(), 1):
+    for number, (name, value) in enumerate(read_table(path).items(), 1):
         fields = value.split()
         if len(fields) != 3:
             raise DataError(f"{path}:{number}: expected <utterance> <recording> <start> <end>")
@@ -284,7 +292,8 @@ def _read_segments(
     return places
 
 
-def _same_ids(path: Path, table: Mapping[str, str], places: Mapping[str, object]) -> None:
+def same_ids(path: Path, table: Mapping[str, str], places: Mapping[str, object]) -> None:
+    """Raise :class:`DataError` unless a table speaks of the utterances that there are."""
     missing, extra = sorted(set(places) - set(table)), sorted(set(table) - set(places))
     if missing or extra:
         what = f"{len(missing)} ids missing, {len(extra)} unknown"

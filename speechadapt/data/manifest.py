@@ -1,4 +1,5 @@
-"""JSONL manifests: one utterance a line, with the fields of :class:`Utterance`."""
+"""JSONL manifests: one utterance a line, with the fields of :class:`Utterance`; fields called
+``utt2…`` are labels (:mod:`speechadapt.data.labels`)."""
 
 from __future__ import annotations
 
@@ -52,8 +53,12 @@ def _parse(line: bytes, where: str, folder: Path) -> Utterance:
     if not isinstance(row, dict) or not all(_filled(row.get(name)) for name in ("id", "audio")):
         raise DataError(f'{where}: expected an object with at least "id" and "audio"')
     known = [field.name for field in fields(Utterance)]
+    # Labels are called as Kaldi's tables are; who trains on them reads them.
+    row = {name: value for name, value in row.items() if not name.startswith("utt2")}
     if unknown := sorted(set(row) - set(known)):
-        raise DataError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+        raise DataError(
+            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(known)}, and labels utt2…"
+        )
     for name, value in row.items():
         if value is None:
             continue

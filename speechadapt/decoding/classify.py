@@ -1,17 +1,21 @@
-"""Many recordings to labels, in batches of similar length, results in order."""
+"""Many recordings to labels or values, in batches, results in order."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from speechadapt.audio import SAMPLE_RATE
+from speechadapt.backbones.base import Encoded
 from speechadapt.errors import ConfigError
 from speechadapt.heads.classifier import ClassifierHead
 from speechadapt.heads.head import unlike
+from speechadapt.heads.regressor import RegressorHead
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
 
@@ -31,7 +35,23 @@ class Labels:
     probabilities: dict[str, float]
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Score:
+    """What one recording was valued at.
+
+    Attributes:
+        id: As it was given.
+        seconds: Length of the recording.
+        name: What the value is called, e.g. ``mos``.
+        value: In the unit it was learnt in.
+    """
+
+    id: str
+    seconds: float
+    name: str
+    value: float
+
+
 def classify(
     model: SpeechModel,
     items: Iterable[tuple[str, np.ndarray]],
@@ -55,26 +75,52 @@ def classify(
         ConfigError: The route has no classifier, or the batch size is no number above 0.
         RouteError: The route's adapter is not loaded.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch size {batch_size} is too small: use 1 or more")
     head = model.head(route)
     if not isinstance(head, ClassifierHead):
         raise unlike(ClassifierHead.kind, head, "classifying")
-    batch: list[tuple[str, np.ndarray]] = []
+    rows = _rows(model, items, head.probabilities, route, trailing_silence, batch_size, progress)
+    for name, seconds, row in rows:
+        ranked = sorted(zip(row.tolist(), head.config.labels, strict=True), reverse=True)
+        yield Labels(name, seconds, {label: p for p, label in ranked})
 
-    def finish() -> Iterator[Labels]:
+
+def score(
+    model: SpeechModel,
+    items: Iterable[tuple[str, np.ndarray]],
+    *,
+    route: Route,
+    trailing_silence: float | None,
+    batch_size: int = 8,
+    progress: Callable[[float], object] | None = None,
+) -> Iterator[Score]:
+    """Value recordings with a regressor; arguments and errors as :func:`classify` has them."""
+    head = model.head(route)
+    if not isinstance(head, RegressorHead):
+        raise unlike(RegressorHead.kind, head, "valuing")
+    rows = _rows(model, items, head.values, route, trailing_silence, batch_size, progress)
+    for name, seconds, row in rows:
+        yield Score(name, seconds, head.config.value, float(row))
+
+
+def _rows(
+    model: SpeechModel,
+    items: Iterable[tuple[str, np.ndarray]],
+    say: Callable[[Encoded], Tensor],
+    route: Route,
+    trailing_silence: float | None,
+    batch_size: int,
+    progress: Callable[[float], object] | None,
+) -> Iterator[tuple[str, float, Tensor]]:
+    """Id, seconds, and what the head says of each recording."""
+    if batch_size < 1:
+        raise ConfigError(f"batch size {batch_size} is too small: use 1 or more")
+    items = iter(items)
+    while batch := list(itertools.islice(items, batch_size)):
         waves = [wave for _, wave in batch]
         encoded = model.encode(waves, [route] * len(waves), trailing_silence)
-        for (name, wave), row in zip(batch, head.probabilities(encoded).tolist(), strict=True):
-            ranked = sorted(zip(row, head.config.labels, strict=True), reverse=True)
-            yield Labels(name, len(wave) / SAMPLE_RATE, {label: p for p, label in ranked})
+        with torch.inference_mode():
+            rows = say(encoded)
+        for (name, wave), row in zip(batch, rows, strict=True):
+            yield name, len(wave) / SAMPLE_RATE, row
         if progress:
             progress(sum(map(len, waves)) / SAMPLE_RATE)
-        batch.clear()
-
-    for item in items:
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield from finish()
-    if batch:
-        yield from finish()

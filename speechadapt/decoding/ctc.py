@@ -50,8 +50,9 @@ def decode_ctc(
         head = model.head(route)
         if not isinstance(head, CtcHead):
             raise unlike(CtcHead.kind, head, "transcribing")
-        length = int(encoded.lengths[row])
-        log_probs = head.log_probs(encoded.states[row, :length])
+        mine = encoded.rows(torch.tensor([row], device=encoded.lengths.device))
+        log_probs = head.log_probs(mine)[0]
+        length = len(log_probs)
         span = length * model.backbone.position_seconds if seconds is None else seconds[row]
         hypotheses.append(
             _best_path(
@@ -76,10 +77,10 @@ def _best_path(
             continue
         tokens.append(token)
         text = vocabulary.tokens[token]
-        if text == vocabulary.delimiter:
+        if text.startswith(vocabulary.delimiter):
             _finish_word(words, letters, began, ended)
-            letters = ""
-        elif text not in vocabulary.silent:
+            letters, text = "", text.removeprefix(vocabulary.delimiter)
+        if text and text not in vocabulary.silent:
             began = began if letters else start * step
             ended = min(position * step, seconds)
             letters += text

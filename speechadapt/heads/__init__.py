@@ -1,1 +1,2 @@
-"""What turns encoder states into an answer: a CTC vocabulary or a classifier."""
+"""What turns encoder states into an answer: a CTC vocabulary, a classifier or a
+regressor."""

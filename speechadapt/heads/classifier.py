@@ -1,4 +1,4 @@
-"""Classifiers: one answer for a whole utterance."""
+"""Classifiers: labels of a whole utterance."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.backbones.base import Encoded
-from speechadapt.heads.head import Head, linear
+from speechadapt.errors import ConfigError
+from speechadapt.heads.pooled import PooledHead, check_pooling, fresh_tensors
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,24 @@ class ClassifierConfig:
         multi_label: Whether several may be true at once: sigmoid instead of softmax.
         pooling: ``mean`` over the valid positions, or ``summary``: over AST's two summary tokens.
         epsilon: Of the LayerNorm.
+        layers: States it reads: the first layer's input and every layer's output; 0 = those of the
+            last layer alone.
     """
 
     labels: tuple[str, ...]
     multi_label: bool = False
     pooling: str = "mean"
     epsilon: float = 1e-5
+    layers: int = 0
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"head: {len(self.labels)} labels cannot be used: give each once")
 
 
-class ClassifierHead(Head):
-    """Optional LayerNorm (``norm.weight``, ``norm.bias``), then one linear layer (``proj.weight``
-    ``[labels, dim]``, ``proj.bias``)."""
+class ClassifierHead(PooledHead):
+    """The head of :class:`ClassifierConfig`."""
 
     kind: ClassVar[str] = "classifier"
     config: ClassifierConfig
@@ -42,25 +49,13 @@ class ClassifierHead(Head):
         cls, config: ClassifierConfig, dim: int, generator: torch.Generator
     ) -> ClassifierHead:
         """Every label about as likely."""
-        return cls(config, linear(len(config.labels), dim, generator))
+        return cls(config, fresh_tensors(config, len(config.labels), dim, generator))
 
     def logits(self, encoded: Encoded) -> Tensor:
         """Logits ``[batch, labels]``."""
-        pooled = self._pool(encoded)
-        if "norm.weight" in self.tensors:
-            weight, bias = self.tensors["norm.weight"], self.tensors["norm.bias"]
-            pooled = F.layer_norm(pooled, pooled.shape[-1:], weight, bias, self.config.epsilon)
-        return F.linear(pooled, self.tensors["proj.weight"], self.tensors["proj.bias"])
+        return self.outputs(encoded)
 
     def probabilities(self, encoded: Encoded) -> Tensor:
         """Probabilities ``[batch, labels]``; they sum to 1 unless several labels may be true."""
         logits = self.logits(encoded)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.sigmoid() if self.config.multi_label else logits.softmax(-1)
-
-    def _pool(self, encoded: Encoded) -> Tensor:
-        states, lengths = encoded.states, encoded.lengths
-        if self.config.pooling == "summary":
-            return (states[:, 0] + states[:, 1]) / 2
-        valid = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
-        return states.masked_fill(~valid[..., None], 0.0).sum(1) / lengths[:, None]

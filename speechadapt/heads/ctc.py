@@ -1,21 +1,34 @@
-"""CTC (Graves et al. 2006): a distribution over characters, or none, at each position."""
+"""CTC (Graves et al. 2006): a distribution over characters or pieces of words, or none, at each
+position."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
 
+from speechadapt.backbones.base import Encoded
 from speechadapt.backbones.tokens import read_json
 from speechadapt.errors import CheckpointError, ConfigError
+from speechadapt.files import write_json, write_text
 from speechadapt.heads.head import Head, linear
+
+_OPENS = (
+    "\u2581"  # a lower block, with which pieces that open a word begin, as SentencePiece has it
+)
+
+# transformers' names of tokens that never become text, and what they are by default
+_SILENT = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 @dataclass(frozen=True)
@@ -25,14 +38,21 @@ class CtcConfig:
     Attributes:
         tokens: What each output stands for, by index.
         blank: Index of the output that stands for nothing.
-        delimiter: The token between words.
+        delimiter: The token between words; with ``pieces``, what a token that opens a word begins
+            with.
         silent: Further tokens that never become text, such as ``<s>``.
+        layers: States the head reads: the first layer's input and every layer's output; 0 = those
+            of the last layer alone.
+        pieces: Whether tokens are pieces of words (byte-pair encoding, Sennrich et al. 2016), in
+            the order in which they were merged.
     """
 
     tokens: tuple[str, ...]
     blank: int = 0
     delimiter: str = "|"
     silent: tuple[str, ...] = ()
+    layers: int = 0
+    pieces: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.tokens)) < len(self.tokens) or not 0 <= self.blank < len(self.tokens):
@@ -40,6 +60,37 @@ class CtcConfig:
                 f"head: {len(self.tokens)} tokens with blank {self.blank} cannot be used: give "
                 "each token once, and the index of one of them"
             )
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Index of each token."""
+        return {token: index for index, token in enumerate(self.tokens)}
+
+    @cached_property
+    def upper_case(self) -> bool:
+        """Whether it has letters in upper case only, as checkpoints often do."""
+        letters = [token for token in self.tokens if len(token) == 1 and token.isalpha()]
+        return any(map(str.isupper, letters)) and not any(map(str.islower, letters))
+
+    def spell(self, text: str) -> list[str]:
+        """The tokens of a text that :func:`spoken` made; characters it lacks stay in."""
+        text = text.upper() if self.upper_case else text
+        if not self.pieces:
+            return [self.delimiter if character == " " else character for character in text]
+        return [piece for word in text.split() for piece in self._merge(self.delimiter + word)]
+
+    def _merge(self, word: str) -> list[str]:
+        """Neighbours become one as long as that makes a token, those merged first in training
+        first."""
+        parts, index = list(word), self.index
+        while len(parts) > 1:
+            pairs = [a + b for a, b in itertools.pairwise(parts)]
+            best = min(pairs, key=lambda pair: index.get(pair, len(index)))
+            if best not in index:
+                break
+            at = pairs.index(best)
+            parts[at : at + 2] = [best]
+        return parts
 
 
 class CtcHead(Head):
@@ -51,11 +102,13 @@ class CtcHead(Head):
     @classmethod
     def fresh(cls, config: CtcConfig, dim: int, generator: torch.Generator) -> CtcHead:
         """Every token about as likely."""
-        return cls(config, linear(len(config.tokens), dim, generator))
+        return cls(config, linear(len(config.tokens), dim, config.layers, generator))
 
-    def log_probs(self, states: Tensor) -> Tensor:
-        """Log-probabilities ``[batch, positions, tokens]`` from states ``[..., dim]``."""
-        logits = F.linear(states, self.tensors["proj.weight"], self.tensors["proj.bias"])
+    def log_probs(self, encoded: Encoded) -> Tensor:
+        """Log-probabilities ``[batch, positions, tokens]``."""
+        logits = F.linear(
+            self.read(encoded), self.tensors["proj.weight"], self.tensors["proj.bias"]
+        )
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
@@ -73,6 +126,33 @@ def vocabulary_of(texts: Iterable[str]) -> CtcConfig:
     """The vocabulary of transcripts: nothing, the word delimiter, and every character heard."""
     characters = {c for text in texts for c in spoken(text)} - {" "}
     return CtcConfig(("<pad>", "|", *sorted(characters)))
+
+
+def pieces_of(texts: Iterable[str], size: int) -> CtcConfig:
+    """A vocabulary of byte pairs (Sennrich et al. 2016): the characters of transcripts, then what
+    stands side by side in them most often.
+
+    Args:
+        texts: Of the training data.
+        size: Tokens to have, nothing and the characters included; fewer where the data have no
+            more.
+
+    Raises:
+        ConfigError: The characters alone are more.
+    """
+    words = [_OPENS + word for text in texts for word in spoken(text).split()]
+    least = 1 + len(set("".join(words)))
+    if size < least:
+        raise ConfigError(
+            f"a vocabulary of {size} tokens is too small: the characters of the data are {least} "
+            "already"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=size - 1, show_progress=False)
+    tokenizer.train_from_iterator(words, trainer)
+    found = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    tokens = ("<pad>", *(token for token, _ in found))
+    return CtcConfig(tokens, delimiter=_OPENS, pieces=True)
 
 
 def read_vocabulary(folder: Path, language: str | None = None) -> CtcConfig:
@@ -103,20 +183,28 @@ def read_vocabulary(folder: Path, language: str | None = None) -> CtcConfig:
             tokens[index] = token
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: no vocabulary ({error!r})") from None
-    special = {
-        name: _content(settings.get(name, default))
-        for name, default in (
-            ("pad_token", "<pad>"),
-            ("unk_token", "<unk>"),
-            ("bos_token", "<s>"),
-            ("eos_token", "</s>"),
-            ("word_delimiter_token", "|"),
-        )
-    }
-    blank, delimiter = special.pop("pad_token"), special.pop("word_delimiter_token")
+    blank = _content(settings.get("pad_token", "<pad>"))
+    delimiter = _content(settings.get("word_delimiter_token", "|"))
+    silent = tuple(_content(settings.get(name, token)) for name, token in _SILENT.items())
     if blank not in tokens:
         raise CheckpointError(f"{path}: has no {blank}, the token that stands for nothing")
-    return CtcConfig(tuple(tokens), tokens.index(blank), delimiter, tuple(special.values()))
+    return CtcConfig(tuple(tokens), tokens.index(blank), delimiter, silent)
+
+
+def write_vocabulary(folder: Path, config: CtcConfig) -> None:
+    """Write the files that :func:`read_vocabulary` and transformers' CTC tokenizer read."""
+    indices = {token: index for index, token in enumerate(config.tokens)}
+    write_text(folder / "vocab.json", json.dumps(indices, ensure_ascii=False) + "\n")
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "Wav2Vec2CTCTokenizer",
+            "do_lower_case": False,
+            **dict(zip(_SILENT, config.silent, strict=False)),
+            "pad_token": config.tokens[config.blank],
+            "word_delimiter_token": config.delimiter,
+        },
+    )
 
 
 def _content(token: object) -> str:

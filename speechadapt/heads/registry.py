@@ -10,10 +10,12 @@ from speechadapt.errors import ConfigError
 from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
 from speechadapt.heads.ctc import CtcConfig, CtcHead
 from speechadapt.heads.head import Head
+from speechadapt.heads.regressor import RegressorConfig, RegressorHead
 
 HEADS: dict[str, tuple[type, type[Head]]] = {
     CtcHead.kind: (CtcConfig, CtcHead),
     ClassifierHead.kind: (ClassifierConfig, ClassifierHead),
+    RegressorHead.kind: (RegressorConfig, RegressorHead),
 }
 
 

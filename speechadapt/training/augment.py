@@ -42,16 +42,21 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr: float, rng: random.Ra
 
 
 def spec_augment(mel: Features, augmentation: Augmentation, rng: random.Random) -> Features:
-    """Mask stretches of time and bands of frequency with zeros (Park et al. 2019)."""
-    if mel.values.dim() != 3:
-        raise ConfigError("masks need a spectrogram, and this base reads waves; leave them out")
+    """Mask stretches of time and bands of frequency with zeros (Park et al. 2019).
+
+    In waves, stretches of time become silence.
+    """
+    if mel.values.dim() != 3 and augmentation.frequency_masks:
+        raise ConfigError(
+            "frequency masks need a spectrogram, and this base reads waves; take time masks"
+        )
     values = mel.values.clone()
     bins = values.shape[1]
     for row, frames in zip(values, mel.lengths.tolist(), strict=True):
         for _ in range(augmentation.time_masks):
             width = rng.randint(0, int(_TIME_SHARE * frames))
             start = rng.randint(0, frames - width)
-            row[:, start : start + width] = 0.0
+            row[..., start : start + width] = 0.0
         for _ in range(augmentation.frequency_masks):
             width = rng.randint(0, min(_BINS, bins))
             start = rng.randint(0, bins - width)

@@ -16,7 +16,8 @@ class Augmentation:
         speed: Speeds drawn for each utterance, e.g. (0.9, 1.0, 1.1) (Ko et al. 2015); () = none.
         noise: Kaldi data dir or JSONL manifest of noise recordings; None = none.
         snr: Lowest and highest signal-to-noise ratio of mixed-in noise, in dB.
-        time_masks: SpecAugment time masks for each utterance (Park et al. 2019).
+        time_masks: SpecAugment time masks for each utterance (Park et al. 2019); in waves they
+            are silence.
         frequency_masks: SpecAugment frequency masks for each utterance.
     """
 
@@ -54,7 +55,7 @@ class TrainConfig:
             these.
         seed: Of everything random.
         eval_every: Steps between evaluations on the development set.
-        patience: Evaluations without a better WER before the run stops; 0 = never.
+        patience: Evaluations without a lower error before the run stops; 0 = never.
         checkpoint_every: Steps between checkpoints, and so the most work a kill can lose.
         augmentation: What is done to the audio.
     """

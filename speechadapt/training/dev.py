@@ -1,19 +1,32 @@
-"""WER on a development set, quick enough to decide which step of a run is kept."""
+"""The error on a development set, quick enough to decide which step of a run is kept.
+
+It only ranks the steps of one run; reported figures come from speechadapt-eval.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import jiwer
+import numpy as np
+import torch
 
 from speechadapt.audio import load_audio
+from speechadapt.call import running
 from speechadapt.data import Utterance
+from speechadapt.decoding.classify import classify, score
 from speechadapt.decoding.search import DecodeOptions
 from speechadapt.decoding.transcriber import transcribe
+from speechadapt.errors import DataError
 from speechadapt.model import SpeechModel
+from speechadapt.progress import progress
 from speechadapt.route import Route
+from speechadapt.training.config import TrainConfig
+from speechadapt.training.examples import Batch, TrainingSet
+from speechadapt.training.objectives.features import FeaturesObjective
 
-# Only to rank the steps of one run; reported figures come from speechadapt-eval.
 _PLAIN = jiwer.Compose(
     [
         jiwer.ToLowerCase(),
@@ -25,15 +38,34 @@ _PLAIN = jiwer.Compose(
 )
 
 
-class DevSet:
+class DevSet(Protocol):
     """A development set held in memory.
+
+    Attributes:
+        metric: What its error is called; logs say ``dev_<metric>``.
+    """
+
+    metric: str
+
+    def error(self, route: Route) -> float:
+        """The error with this route; lower is better."""
+        ...
+
+
+class TextDev:
+    """Word error rate.
 
     Args:
         model: Transcribes it.
         utterances: With transcripts.
         language: For utterances that have none of their own.
         trailing_silence: Seconds after each utterance.
+
+    Raises:
+        DataError: An utterance has no transcript.
     """
+
+    metric = "wer"
 
     def __init__(
         self,
@@ -42,14 +74,19 @@ class DevSet:
         language: str | None,
         trailing_silence: float,
     ):
+        for utterance in utterances:
+            if utterance.text is None:
+                raise DataError(
+                    f"utterance {utterance.id}: no transcript; a development set needs them all"
+                )
         self.model = model
         self.trailing_silence = trailing_silence
         self.language = language
         self.languages = {u.id: u.language for u in utterances if u.language}
         self.references = {u.id: u.text or "" for u in utterances}
-        self.waves = [(u.id, load_audio(u.audio, u.start, u.end)) for u in utterances]
+        self.waves = _waves(utterances)
 
-    def wer(self, route: Route) -> float:
+    def error(self, route: Route) -> float:
         """Corpus word error rate of a greedy transcription, case and punctuation aside."""
         options = DecodeOptions(language=self.language, temperatures=(0.0,))
         hypotheses = {
@@ -70,3 +107,124 @@ class DevSet:
             reference_transform=_PLAIN,
             hypothesis_transform=_PLAIN,
         )
+
+
+class LabelDev:
+    """Share of utterances with the wrong label; where several may be true, 1 less the mean average
+    precision of the labels, which asks for no threshold (Gemmeke et al. 2017, *Audio Set*).
+
+    Args:
+        model: Labels it.
+        utterances: The set.
+        labels: Of each utterance, by id.
+        multi_label: Whether several may be true.
+        trailing_silence: Seconds after each utterance.
+    """
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        utterances: Sequence[Utterance],
+        labels: Mapping[str, tuple[str, ...]],
+        multi_label: bool,
+        trailing_silence: float,
+    ):
+        self.metric = "map_error" if multi_label else "error_rate"
+        self.model, self.labels, self.multi_label = model, labels, multi_label
+        self.trailing_silence = trailing_silence
+        self.waves = _waves(utterances)
+
+    def error(self, route: Route) -> float:
+        """From 0 to 1."""
+        found = list(
+            classify(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
+        )
+        if not self.multi_label:
+            wrong = [next(iter(f.probabilities)) not in self.labels[f.id] for f in found]
+            return sum(wrong) / len(wrong)
+        precisions = []
+        for label in found[0].probabilities:
+            truth = np.array([label in self.labels[f.id] for f in found])
+            if truth.any():  # of a label that is nowhere, nothing can be said
+                scores = np.array([f.probabilities[label] for f in found])
+                precisions.append(average_precision(truth, scores))
+        return 1.0 - sum(precisions) / len(precisions) if precisions else 1.0
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over the true items of the precision at their score.
+
+    Args:
+        truth: Whether each item is true, ``[items]``; at least one is.
+        scores: Higher = taken for true more likely, ``[items]``.
+    """
+    precisions = [truth[scores >= score].mean() for score in scores[truth]]
+    return float(np.mean(precisions))
+
+
+class ValueDev:
+    """Mean squared error, in the values' own unit.
+
+    Args:
+        model: Says the values.
+        utterances: The set.
+        values: Of each utterance, by id.
+        trailing_silence: Seconds after each utterance.
+    """
+
+    metric = "mse"
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        utterances: Sequence[Utterance],
+        values: Mapping[str, float],
+        trailing_silence: float,
+    ):
+        self.model, self.values, self.trailing_silence = model, values, trailing_silence
+        self.waves = _waves(utterances)
+
+    def error(self, route: Route) -> float:
+        """Of the set as a whole."""
+        said = score(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
+        return float(np.mean([(s.value - self.values[s.id]) ** 2 for s in said]))
+
+
+class FeaturesDev:
+    """The objective's own loss, with noise that is the same at every evaluation.
+
+    Args:
+        model: In whose bank the adapter is.
+        objective: Whose loss.
+        utterances: The set.
+        config: Noise and trailing silence of the run.
+    """
+
+    metric = "loss"
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        objective: FeaturesObjective,
+        utterances: Sequence[Utterance],
+        config: TrainConfig,
+    ):
+        self.model, self.objective = model, objective
+        examples = TrainingSet(model.backbone, utterances, config, objective.listener)
+        rng = random.Random(f"{config.seed}/dev")
+        with progress(range(len(utterances)), desc="dev", unit="utt", leave=False) as bar:
+            self.batches: list[Batch] = [examples.batch([index], rng) for index in bar]
+
+    @torch.inference_mode()
+    def error(self, route: Route) -> float:
+        """Mean over the utterances."""
+        total = 0.0
+        for batch in self.batches:
+            with running(self.model.bank.call([route])):
+                encoded = self.model.backbone.encode(batch.heard)
+                total += float(self.objective.loss(encoded, self.objective.targets(batch)))
+        return total / len(self.batches)
+
+
+def _waves(utterances: Sequence[Utterance]) -> list[tuple[str, np.ndarray]]:
+    return [(u.id, load_audio(u.audio, u.start, u.end)) for u in utterances]

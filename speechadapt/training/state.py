@@ -28,10 +28,10 @@ class TrainState:
         settings: The run's settings as JSON; a run goes on only with the same ones.
         step: Steps done.
         seconds: Spent in training so far, over all starts.
-        best_wer: Best development WER so far; None before the first evaluation.
+        best_error: Lowest development error so far; None before the first evaluation.
         best_step: Where it was reached.
         stale: Evaluations since then.
-        wers: ``[step, wer]`` of every evaluation.
+        errors: ``[step, error]`` of every evaluation.
         parameters: What learns.
         best: What learns, at the best evaluation.
         optimizer: AdamW's moments by ``exp_avg/<parameter>`` and ``exp_avg_sq/<parameter>``.
@@ -40,10 +40,10 @@ class TrainState:
     settings: dict[str, Any]
     step: int = 0
     seconds: float = 0.0
-    best_wer: float | None = None
+    best_error: float | None = None
     best_step: int = 0
     stale: int = 0
-    wers: list[list[float]] = field(default_factory=list)
+    errors: list[list[float]] = field(default_factory=list)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)

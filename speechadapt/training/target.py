@@ -76,17 +76,17 @@ class FullTarget:
         self.backbone = model.backbone
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter but the encoder's fixed sinusoids."""
-        for name, parameter in self.backbone.model.named_parameters():
-            if name != "model.encoder.embed_positions.weight":
-                yield name, parameter
+        """Every parameter but those that stay as they are."""
+        return self.backbone.trainable()
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Nothing but what learns: Whisper has no running statistics."""
+        """Nothing but what learns: no backbone has running statistics."""
         return self.named_parameters()
 
     def train(self, mode: bool) -> None:
-        """Gradients; Whisper itself has no dropout to switch."""
+        """Gradients, and dropout where the model's config has any."""
+        if self.backbone.drops:
+            self.backbone.model.train(mode)
         for _, parameter in self.named_parameters():
             parameter.requires_grad_(mode)
 

@@ -27,7 +27,7 @@ from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
-from speechadapt.training.objective import Objective
+from speechadapt.training.objectives.objective import Objective
 from speechadapt.training.pruning import BATCHES, awaits_scores, prune
 from speechadapt.training.state import TrainState, load_state, save_state
 from speechadapt.training.target import AdapterTarget, Target, restore, snapshot
@@ -40,14 +40,16 @@ class TrainResult:
     Attributes:
         steps: Optimiser steps done.
         best_step: Step whose parameters were kept.
-        best_wer: Their WER on the development set; None without one.
+        metric: What ``best_error`` is: ``wer``, ``error_rate``, …
+        best_error: Their error on the development set; None without one.
         seconds: Spent in training, over all starts.
         peak_memory: Bytes of main memory the process used at most.
     """
 
     steps: int
     best_step: int
-    best_wer: float | None
+    metric: str
+    best_error: float | None
     seconds: float
     peak_memory: int
 
@@ -64,7 +66,9 @@ class Trainer:
         folder: Where checkpoints, logs and the result go.
         settings: Everything that decides the result, as JSON; a checkpoint of other settings is
             refused.
-        dev_wer: Measures WER on the development set; None keeps the last step.
+        dev_error: Measures the error on the development set, lower is better; None keeps the last
+            step.
+        metric: What this error is called.
     """
 
     def __init__(
@@ -76,11 +80,12 @@ class Trainer:
         config: TrainConfig,
         folder: Path,
         settings: dict[str, Any],
-        dev_wer: Callable[[], float] | None = None,
+        dev_error: Callable[[], float] | None = None,
+        metric: str = "wer",
     ):
         self.model, self.target, self.examples = model, target, examples
         self.objective, self.config, self.folder = objective, config, folder
-        self.settings, self.dev_wer = settings, dev_wer
+        self.settings, self.dev_error, self.metric = settings, dev_error, metric
         self.parameters = dict(target.named_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), config.learning_rate, weight_decay=config.weight_decay
@@ -107,12 +112,13 @@ class Trainer:
         result = TrainResult(
             steps=state.step,
             best_step=state.best_step or state.step,
-            best_wer=state.best_wer,
+            metric=self.metric,
+            best_error=state.best_error,
             seconds=round(state.seconds, 1),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         write_json(
-            self.folder / "result.json", {**vars(result), "wers": state.wers, **self.settings}
+            self.folder / "result.json", {**vars(result), "errors": state.errors, **self.settings}
         )
         return result
 
@@ -130,28 +136,29 @@ class Trainer:
                 step = state.step
                 loss = self._step(step, list(itertools.islice(batches, config.accumulate)))
                 state.step += 1
-                bar.set_postfix(loss=f"{loss:.3f}", dev_wer=state.best_wer, refresh=False)
+                best = {f"dev_{self.metric}": state.best_error}
+                bar.set_postfix(loss=f"{loss:.3f}", **best, refresh=False)
                 bar.update()
                 log.write(state.step, {"loss": loss, "learning_rate": config.rate(step)})
                 last = state.step == config.steps
                 evaluated = last or state.step % config.eval_every == 0
-                if evaluated and self.dev_wer is not None:
+                if evaluated and self.dev_error is not None:
                     self._evaluate(state)
-                    log.write(state.step, {"dev_wer": state.wers[-1][1]})
+                    log.write(state.step, {f"dev_{self.metric}": state.errors[-1][1]})
                 state.seconds = spent + time.monotonic() - started
                 if evaluated or state.step % config.checkpoint_every == 0:
                     self._save(state)
         self.target.train(False)
 
     def _step(self, step: int, batches: list[list[int]]) -> float:
-        """One optimiser step over ``batches``; returns the loss per token, in nats."""
+        """One optimiser step over ``batches``; returns the loss per symbol."""
         prepared = self._prepared(step, batches)
         tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
-        for mel, targets in prepared:
-            routes = [self.target.route] * len(mel)
-            call = self.model.bank.call(routes, self.model.backbone.key_lengths(mel))
-            loss = self._loss(call, mel, targets) / tokens
+        for heard, targets in prepared:
+            routes = [self.target.route] * len(heard)
+            call = self.model.bank.call(routes, self.model.backbone.key_lengths(heard))
+            loss = self._loss(call, heard, targets) / tokens
             for penalty in call.penalties:
                 loss = loss + penalty / len(batches)
             loss.backward()
@@ -162,6 +169,9 @@ class Trainer:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(step)
+        for parameter in self.parameters.values():
+            if parameter.grad is None:  # of a layer that was dropped in this step
+                parameter.grad = torch.zeros_like(parameter)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -174,33 +184,34 @@ class Trainer:
         rng = random.Random(f"{self.config.seed}/{step}")
         prepared = []
         for indices in batches:
-            utterances = [self.examples.utterances[index] for index in indices]
-            prepared.append((self.examples.batch(indices, rng), self.objective.targets(utterances)))
+            batch = self.examples.batch(indices, rng)
+            prepared.append((batch.heard, self.objective.targets(batch)))
         return prepared
 
-    def _loss(self, call: Call, mel: Features, targets: Any) -> Tensor:
-        """Loss of one batch, summed over its tokens, in nats."""
+    def _loss(self, call: Call, heard: Features, targets: Any) -> Tensor:
+        """Loss of one batch, summed over its symbols."""
         device = self.model.backbone.device
+        layers = self.model.reads_layers([self.target.route])
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
         with running(call), autocast:
-            return self.objective.loss(self.model.backbone.encode(mel), targets)
+            return self.objective.loss(self.model.backbone.encode(heard, layers), targets)
 
     def _first_losses(self, adapter: Adapter) -> Iterator[Tensor]:
         """Losses of the run's first batches with ``adapter`` in the place of the one trained."""
         stream = batch_stream(self.examples.seconds, self.config.batch_seconds, self.config.seed)
-        for mel, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
-            call = Call((adapter,), ((0,),) * len(mel), self.model.backbone.key_lengths(mel))
-            yield self._loss(call, mel, targets)
+        for heard, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
+            call = Call((adapter,), ((0,),) * len(heard), self.model.backbone.key_lengths(heard))
+            yield self._loss(call, heard, targets)
 
     def _evaluate(self, state: TrainState) -> None:
-        assert self.dev_wer is not None
+        assert self.dev_error is not None
         self.target.train(False)
-        wer = self.dev_wer()
+        error = self.dev_error()
         self.target.train(True)
-        state.wers.append([state.step, wer])
+        state.errors.append([state.step, error])
         state.stale += 1
-        if state.best_wer is None or wer < state.best_wer:
-            state.best_wer, state.best_step, state.stale = wer, state.step, 0
+        if state.best_error is None or error < state.best_error:
+            state.best_error, state.best_step, state.stale = error, state.step, 0
             state.best = snapshot(self.target)
 
     def _out_of_patience(self, state: TrainState) -> bool:

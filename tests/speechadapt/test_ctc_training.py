@@ -21,7 +21,8 @@ from speechadapt.errors import AdapterError, ConfigError, DataError
 from speechadapt.heads.ctc import CtcConfig, CtcHead, spoken, vocabulary_of
 from speechadapt.model import SpeechModel
 from speechadapt.store import load_adapter, save_adapter
-from speechadapt.training.objective import CtcObjective
+from speechadapt.training.examples import Batch
+from speechadapt.training.objectives.ctc import CtcObjective
 
 TEXTS = {"a": "ба ба", "b": "аб", "c": "б а б"}
 
@@ -84,7 +85,7 @@ def test_it_learns_to_write(base, data, trained, capsys, tmp_path):
     assert main(["transcribe", str(data), "--base", str(base), "--adapter", str(adapter)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert dict(line.split("\t") for line in lines) == TEXTS
-    assert json.loads((trained / "result.json").read_text())["best_wer"] == 0.0
+    assert json.loads((trained / "result.json").read_text())["best_error"] == 0.0
 
 
 def test_the_head_travels_with_the_adapter(base, trained, tmp_path):
@@ -175,7 +176,7 @@ def test_the_loss_is_torchs_and_leaves_padding_out(waves):
     adapter = add(model, "be", head).to("cpu", torch.float64)
     objective = CtcObjective(model.backbone, adapter.head, 0.0)
     utterances = [Utterance(n, "x.wav", text=t) for n, t in TEXTS.items()]
-    targets = objective.targets(utterances)
+    targets = objective.targets(Batch(utterances, None))
     assert objective.count(targets) == sum(map(len, TEXTS.values()))
     together = objective.loss(model.encode(waves, ["be"] * 3, 0.0), targets)
     alone = sum(
@@ -212,8 +213,8 @@ def test_objectives_that_make_no_sense_are_refused(base, data, tmp_path, capsys)
         return capsys.readouterr().err
 
     assert "has no decoder; use ctc" in refused("--base", base, "--objective", "whisper")
-    assert "labels sounds and writes no text" in refused("--base", ast)
-    assert "masks need a spectrogram" in refused("--base", base, "--time-masks", 1)
+    assert "labels sounds and writes no text" in refused("--base", ast, "--objective", "ctc")
+    assert "masks need a spectrogram" in refused("--base", base, "--frequency-masks", 1)
     assert "pfeiffer has no such setting" in refused("--base", base, "--rank", 3)
     assert "pfeiffer has no such setting" in refused("--base", base, "--density", 0.5)
     assert "density is 2.0" in refused("--base", base, "--adapter", "sparse", "--density", 2)

@@ -47,6 +47,7 @@ CONFIGS = {
         bottleneck=8, density=0.3, points=("ffn.out",), placement="parallel", dropout=0.1
     ),
 }
+CHANGING = [name for name, config in CONFIGS.items() if config.method != "head"]
 
 
 def encoder_states(model, waves, routes):
@@ -74,7 +75,7 @@ def test_a_fresh_adapter_changes_no_output_bit(model, waves, name):
         assert torch.equal(logits(model, waves, ["fresh"] * 3), before)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CHANGING)
 def test_mixed_is_single(model, waves, name):
     """Each row gets what it gets alone, next to other adapters of its kind, another kind, none."""
     config = CONFIGS[name]
@@ -99,7 +100,7 @@ def test_mixed_is_single(model, waves, name):
 
 
 @pytest.mark.parametrize("bits", [None, 1])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CHANGING)
 def test_gradients_reach_every_parameter(model, waves, name, bits):
     """No part is dead: behind what starts at zero, everything moves within three steps."""
     adapter = add(model, "a", CONFIGS[name], effect=False).train()
@@ -144,7 +145,7 @@ def test_saved_and_loaded_it_is_the_same(model, waves, name, tmp_path):
 
 def test_a_batch_of_every_family_trains_them_all(model, waves):
     """Mixed in one batch in training: each adapter gets the gradient it gets alone."""
-    names = list(PRESETS)
+    names = [name for name in PRESETS if name in CHANGING]
     for seed, name in enumerate(names):
         add(model, name, PRESETS[name], seed).train()
     for adapter in model.bank:  # drawn noise would differ between the passes

@@ -27,8 +27,8 @@ from speechadapt.model import SpeechModel
 from speechadapt.store import load_adapter
 from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import Augmentation, TrainConfig
-from speechadapt.training.examples import TrainingSet
-from speechadapt.training.objective import WhisperObjective
+from speechadapt.training.examples import Batch, TrainingSet
+from speechadapt.training.objectives.whisper import WhisperObjective
 from speechadapt.training.target import AdapterTarget, FullTarget
 from speechadapt.training.trainer import Trainer
 
@@ -73,13 +73,13 @@ def make_trainer(
     objective = WhisperObjective(model.backbone)
     evaluations = []
 
-    def dev_wer():
+    def dev_error():
         evaluations.append(1)
         states = [p.detach().double().sum().item() for _, p in target.named_parameters()]
         return abs(sum(states)) % 1.0  # any figure that depends on the parameters
 
     trainer = Trainer(
-        model, target, examples, objective, config, folder, {}, dev_wer if dev else None
+        model, target, examples, objective, config, folder, {}, dev_error if dev else None
     )
     if kill_at is not None:
         step = trainer._step
@@ -258,10 +258,10 @@ def test_accumulating_equals_one_large_batch(tmp_path, utterances):
 def test_patience_stops_the_run(tmp_path, utterances):
     config = dataclasses.replace(CONFIG, steps=40, eval_every=1, patience=2)
     trainer = make_trainer(tmp_path / "run", utterances, config)
-    wers = iter([0.5, 0.4, 0.6, 0.7, 0.1])
-    trainer.dev_wer = lambda: next(wers)
+    errors = iter([0.5, 0.4, 0.6, 0.7, 0.1])
+    trainer.dev_error = lambda: next(errors)
     result = trainer.run()
-    assert (result.steps, result.best_step, result.best_wer) == (4, 2, 0.4)
+    assert (result.steps, result.best_step, result.best_error) == (4, 2, 0.4)
 
 
 def test_full_fine_tuning_writes_a_base(tmp_path, utterances):
@@ -273,9 +273,11 @@ def test_full_fine_tuning_writes_a_base(tmp_path, utterances):
 
 
 def test_targets_ask_for_text_and_end_only(model):
-    targets = WhisperObjective(model.backbone).targets(
-        [Utterance("a", "", text="ab", language="be"), Utterance("b", "", text="a", language="ro")]
-    )
+    pair = [
+        Utterance("a", "", text="ab", language="be"),
+        Utterance("b", "", text="a", language="ro"),
+    ]
+    targets = WhisperObjective(model.backbone).targets(Batch(pair, None))
     assert targets.inputs.tolist() == [[41, 42, 44, 46, 0, 1, 2], [41, 43, 44, 46, 0, 1, 40]]
     assert targets.labels.tolist() == [
         [-100, -100, -100, 0, 1, 2, 40],
@@ -289,8 +291,8 @@ def test_loss_is_cross_entropy_of_plain_transformers(model, waves):
         Utterance("a", "", text="cat", language="be"),
         Utterance("b", "", text="a", language="ro"),
     ]
-    targets = objective.targets(pair)
     mel = model.backbone.features(waves[:2], None)
+    targets = objective.targets(Batch(pair, mel))
     with running(model.bank.call([None, None])):
         ours = objective.loss(model.backbone.encode(mel), targets)
     theirs = model.backbone.model(

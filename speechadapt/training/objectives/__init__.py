@@ -1,0 +1,1 @@
+"""What a run may minimise, one file each."""
