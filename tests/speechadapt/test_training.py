@@ -170,13 +170,13 @@ def test_in_few_bits_what_was_evaluated_is_what_is_stored(
     whole = make_trainer(tmp_path / "whole", utterances, config, chosen=chosen, bits=bits)
     evaluated = []
 
-    def dev_wer():  # the last evaluation is the best
+    def dev_error():  # the last evaluation is the best
         evaluated.append(
             (weights_of(whole.target.adapter), whole.model.encode(waves, ["be"] * 3, 0.2))
         )
         return 1.0 / len(evaluated)
 
-    whole.dev_wer = dev_wer
+    whole.dev_error = dev_error
     whole.run()
     weights, encoded = evaluated[-1]
     stored = load_adapter(tmp_path / "whole" / "adapter", whole.model.backbone)
