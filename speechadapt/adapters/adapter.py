@@ -167,6 +167,17 @@ class Adapter:
         """Number of trained parameters."""
         return sum(tensor.numel() for _, tensor in self.named_parameters())
 
+    def layers_below(self, depth: int) -> int | None:
+        """Encoder layers that run before its first site; None = what they read is changed already.
+
+        Args:
+            depth: Layers of the encoder.
+        """
+        places = [name.split(".")[1] for name in self.tensors if name.startswith("encoder.")]
+        if "embed" in places:
+            return None
+        return min((int(place) for place in places if place.isdecimal()), default=depth)
+
     @property
     def bytes(self) -> int:
         """Size of its tensors."""

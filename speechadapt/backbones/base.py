@@ -222,11 +222,21 @@ class Backbone(ABC):
             layers: Whether the states of all layers are wanted too.
         """
 
+    def ahead(self, features: Features, layers: int) -> Features:
+        """Features behind the first layers, where no adapter changes these: made once and kept,
+        they spare every later pass so much.
+
+        Args:
+            features: What :meth:`features` made, without padding.
+            layers: So many at most; a backbone that cannot be divided there stops before.
+        """
+        return features
+
     def key_lengths(self, features: Features) -> Tensor | None:
         """Valid encoder positions of each utterance, ``[batch]``; None when none is padding."""
         if bool((features.lengths == features.values.shape[-1]).all()):
             return None
-        return self.positions(features.lengths)
+        return features.lengths if features.layers is not None else self.positions(features.lengths)
 
 
 def module_at(module: nn.Module, *paths: str) -> nn.Module:

@@ -104,11 +104,10 @@ class Wav2Vec2Backbone(Backbone):
         transformers leaves out masks for checkpoints whose front end normalises over time, and
         padding then changes every state of an utterance; here it changes none.
         """
-        positions = self.positions(features.lengths)
-        frames = self._front_end(features).transpose(1, 2)
-        projected = self._encoder.feature_projection(frames)
-        # Some models of the family return what they project beside the projection.
-        hidden = self._embed(projected[0] if isinstance(projected, tuple) else projected)
+        if features.layers is None:
+            positions, hidden = self.positions(features.lengths), self._project(features)
+        else:
+            positions, hidden = features.lengths, features.values.mT
         mask = None
         if self.key_lengths(features) is not None:
             mask = torch.arange(hidden.shape[1], device=hidden.device) < positions[:, None]
@@ -120,6 +119,19 @@ class Wav2Vec2Backbone(Backbone):
         with self._tap.collecting() as read:
             states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
         return Encoded(states, positions, (*read, states))
+
+    def ahead(self, features: Features, layers: int) -> Features:
+        """The front end, which takes most of a small model's time; no layer."""
+        with torch.no_grad():
+            return Features(self._project(features).mT, self.positions(features.lengths), 0)
+
+    def _project(self, features: Features) -> Tensor:
+        """What the first layer reads, ``[batch, positions, dim]``."""
+        frames = self._front_end(features).transpose(1, 2)
+        projected = self._encoder.feature_projection(frames)
+        # Some models of the family return what they project beside the projection.
+        hidden: Tensor = self._embed(projected[0] if isinstance(projected, tuple) else projected)
+        return hidden
 
     def _front_end(self, features: Features) -> Tensor:
         """The convolutions, ``[batch, channels, positions]``."""

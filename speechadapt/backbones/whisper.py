@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 
@@ -99,20 +100,36 @@ class WhisperBackbone(Backbone):
         Returns:
             States ``[batch, frames / 2, dim]``.
         """
+        read: list[Tensor] = []
+        last = self._run(features, None, read if layers else None)
+        states = self.model.model.encoder.layer_norm(last)
+        lengths = self.positions(features.lengths) if features.layers is None else features.lengths
+        return Encoded(states, lengths, (*read, states) if layers else None)
+
+    def ahead(self, features: Features, layers: int) -> Features:
+        """Any number of layers; without any, features are small and soon read."""
+        if not layers:
+            return features
+        with torch.no_grad():
+            states = self._run(features, layers)
+        return Features(states.mT, self.positions(features.lengths), layers)
+
+    def _run(self, features: Features, end: int | None, read: list[Tensor] | None = None) -> Tensor:
+        """What layer ``end`` reads, None = the last norm; ``read`` gets what those before read."""
         encoder = self.model.model.encoder
-        hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
-        hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
-        read = []
-        for layer in encoder.layers:
-            if layers:
+        if features.layers is None:
+            hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
+            hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+            hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
+        else:
+            hidden = features.values.mT
+        for layer in encoder.layers[features.layers or 0 : end]:
+            if read is not None:
                 read.append(hidden)
             output = layer(hidden, None)
             # Releases of transformers before 5.4 put it into a tuple.
             hidden = output[0] if isinstance(output, tuple) else output
-        states = encoder.layer_norm(hidden)
-        every = (*read, states) if layers else None
-        return Encoded(states, self.positions(features.lengths), every)
+        return hidden
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Teacher-forced decoder pass, without a cache.

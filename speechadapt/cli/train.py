@@ -256,7 +256,11 @@ def _run(
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    examples = TrainingSet(model.backbone, data.utterances, config, task.objective.listener)
+    below = target.layers_below(model.backbone.depth)
+    if model.reads_layers([target.route]):  # a head that weighs them all
+        below = None
+    listener = task.objective.listener
+    examples = TrainingSet(model.backbone, data.utterances, config, listener, below)
     settings = settings_of(
         **settings,
         **task.settings,

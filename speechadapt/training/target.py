@@ -22,6 +22,11 @@ class Target(Protocol):
     route: Route
     base_is_frozen: bool
 
+    def layers_below(self, depth: int) -> int | None:
+        """Of ``depth`` encoder layers, those before the first place where something learns; None =
+        their input changes already."""
+        ...
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns."""
         ...
@@ -47,6 +52,10 @@ class AdapterTarget:
     def __init__(self, adapter: Adapter):
         self.adapter = adapter
         self.route: Route = adapter.name
+
+    def layers_below(self, depth: int) -> int | None:
+        """Those before the adapter's first site."""
+        return self.adapter.layers_below(depth)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the adapter trains."""
@@ -74,6 +83,9 @@ class FullTarget:
 
     def __init__(self, model: SpeechModel):
         self.backbone = model.backbone
+
+    def layers_below(self, depth: int) -> None:
+        """None: everything learns."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter but those that stay as they are."""
