@@ -22,6 +22,7 @@ from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
+from speechadapt.adapters.mms import Mms, MmsConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (InvertibleConfig, Invertible()),
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
+        (MmsConfig, Mms()),
     )
 }
 

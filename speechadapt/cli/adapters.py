@@ -16,8 +16,8 @@ from speechadapt.adapters.lora import LoraConfig
 from speechadapt.errors import AdapterError
 from speechadapt.files import replacing
 from speechadapt.interop.extraction import extract_lora
+from speechadapt.interop.formats import export_adapter, import_adapter
 from speechadapt.interop.merging import merge
-from speechadapt.interop.peft import export_peft, import_peft
 from speechadapt.lowbit import BITS
 from speechadapt.model import load
 from speechadapt.store import (
@@ -121,7 +121,7 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
     _out(add, "folder of the PEFT adapter")
 
     add = action("import", _import, "a LoRA from PEFT's format", _IMPORT_EXAMPLES)
-    add.add_argument("folder", type=Path, help="folder of the PEFT adapter")
+    add.add_argument("path", type=Path, help="folder of PEFT or AdapterHub, or a file of MMS")
     add.add_argument("--name", help="how routes call it (default: as its folder)")
     add.add_argument("--language", help="Whisper's code of the language it was trained with")
     _base(add)
@@ -241,15 +241,15 @@ def _pack(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     backbone = load(args.base).backbone
     adapter = load_adapter(args.adapter, backbone)
-    export_peft(adapter, backbone, args.out)
-    print(f"adapter {adapter.name}: for PEFT, in {args.out}")
+    library = export_adapter(adapter, backbone, args.out)
+    print(f"adapter {adapter.name}: for {library}, in {args.out}")
     return 0
 
 
 def _import(args: argparse.Namespace) -> int:
-    adapter = import_peft(args.folder, load(args.base).backbone, args.name)
+    adapter, library = import_adapter(args.path, load(args.base).backbone, args.name)
     adapter.info.language = args.language or adapter.info.language
-    return _saved(adapter, args.out, f"{adapter.parameter_count:,} parameters from PEFT")
+    return _saved(adapter, args.out, f"{adapter.parameter_count:,} parameters from {library}")
 
 
 def _merge(args: argparse.Namespace) -> int:
