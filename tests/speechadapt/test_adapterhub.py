@@ -13,6 +13,7 @@ from whisper_files import write_tokenizer
 import speechadapt
 from speechadapt.backbones.base import Backbone
 from speechadapt.call import running
+from speechadapt.cli.main import main
 from speechadapt.errors import AdapterError
 from speechadapt.features import Features
 from speechadapt.interop.adapterhub import import_adapterhub
@@ -24,12 +25,16 @@ NAMES = ["double_cross", "double_seq_bn", "par_bn", "par_mh", "plus", "seq_bn", 
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Backbone:
-    """The tiny Whisper that they were made for, loaded as a user's folder is."""
-    folder = tmp_path_factory.mktemp("base") / "base"
-    shutil.copytree(DATA / "base", folder)
+def base(tmp_path_factory) -> Path:
+    """The folder of the tiny Whisper that they were made for."""
+    folder = shutil.copytree(DATA / "base", tmp_path_factory.mktemp("base") / "base")
     write_tokenizer(folder)
-    return speechadapt.load(folder).backbone
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(base) -> Backbone:
+    return speechadapt.load(base).backbone
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,14 @@ def test_equal_to_the_library(backbone, reference, tmp_path):
     wanted = torch.cat([torch.stack([each[row] for each in expected]) for row in (0, 1)])
     torch.testing.assert_close(together, wanted, rtol=1e-5, atol=1e-5)
     model.bank.detach()
+
+
+def test_command(base, backbone, capsys, tmp_path):
+    arguments = ["adapters", "import", str(DATA / "double_seq_bn"), "--base", str(base)]
+    arguments += ["--name", "ro", "--language", "ro", "--out", str(tmp_path / "ro")]
+    assert main(arguments) == 0
+    assert "adapter ro: 656 parameters from AdapterHub" in capsys.readouterr().out
+    assert load_adapter(tmp_path / "ro", backbone).info.language == "ro"
 
 
 def test_what_is_known_of_it(backbone):

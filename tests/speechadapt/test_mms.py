@@ -185,6 +185,10 @@ def test_command(folder, waves, capsys, tmp_path):
     arguments += ["--base", str(folder), "--out", str(tmp_path / "bel")]
     assert main(arguments) == 0
     assert "parameters from MMS" in capsys.readouterr().out
+    arguments = ["adapters", "export", str(tmp_path / "bel"), "--base", str(folder)]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "for transformers (model.load_adapter)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "adapter.bel.safetensors").is_file()
     model = speechadapt.load(folder, adapters=[tmp_path / "bel"])
     routes = ["bel", None, "bel"]
     encoded = model.encode(waves, routes, 0.0)
