@@ -52,7 +52,11 @@ def find_adapter(name: str | Path, *, offline: bool = False) -> Path:
         return cached
     if offline:
         raise FetchError(f"{name}: neither a folder nor in the local hub cache; fetch it online")
-    cached, _ = _download(repository, revision)
+    try:
+        cached, _ = _download(repository, revision)
+    except FetchError as error:
+        problem = str(error).removeprefix(f"{repository}: ")
+        raise FetchError(f"{name}: no folder here, and not from the hub: {problem}") from None
     print(f"{name}: adapter from the hub ({cached})", file=sys.stderr)
     return cached
 

@@ -174,7 +174,7 @@ def _sites(
 ) -> set[str]:
     """Where the settings say that there is an adapter."""
     layers = 1 + max(site.layer or 0 for site in backbone.sites.values() if site.stack == "encoder")
-    left_out = set(options["leave_out"])
+    left_out = set(options["leave_out"] or ())
 
     def chosen(stack: str, layer: int | None) -> bool:
         if layer is None or (encoder_only and stack == "decoder"):
