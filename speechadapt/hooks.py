@@ -50,8 +50,9 @@ class Hooks:
                 self._once("input", site.leaf, self._hook_input)
             else:
                 self._once("output", site.leaf, self._hook_output)
-            reads_entry = adapter.family.source(adapter.config, site.point) == "sublayer_input"
-            if site.entry is not None and (reads_entry or site.reads_residual):
+            source = adapter.family.source(adapter.config, site.point)
+            reads_entry = source in ("sublayer_input", "residual") or site.reads_residual
+            if site.entry is not None and reads_entry:
                 self._once("entry", site.entry, self._hook_entry)
 
     def remove(self) -> None:
@@ -104,7 +105,7 @@ def _keep(
         for step in _steps(call, site, len(output), output.device):
             if step.source == "sublayer_input":
                 call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
-            elif step.source == "output" and site.reads_residual:
+            elif step.source == "residual" or (step.source == "output" and site.reads_residual):
                 call.kept[f"{site.name}/residual"] = inputs[0]
 
 
@@ -256,6 +257,8 @@ def _apply(call: Call, site: Site, step: _Step, leaf_input: Tensor, target: Tens
         source = leaf_input
     elif step.source == "sublayer_input":
         source = call.kept[f"{site.name}/input"]
+    elif step.source == "residual":
+        source = call.kept[f"{site.name}/residual"]
     elif site.reads_residual:
         source = target + call.kept[f"{site.name}/residual"]
     lengths = None

@@ -26,6 +26,7 @@ from speechadapt.lowbit import BITS, pack, unpack
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
+CARD_FILE = "README.md"
 
 
 def save_adapter(
@@ -56,7 +57,7 @@ def save_adapter(
         temporary.mkdir()
         write_tensors(temporary / TENSOR_FILE, tensors, dtype)
         write_json(temporary / CONFIG_FILE, description)
-        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(card(adapter), encoding="utf-8")
 
 
 def description_of(adapter: Adapter) -> dict[str, Any]:

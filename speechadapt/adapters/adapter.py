@@ -26,7 +26,7 @@ class AdapterInfo:
 
     Attributes:
         kind: ``language``, ``noise`` or ``task``.
-        language: Whisper's language code the adapter was trained with, if any.
+        language: Whisper's code (MMS: its own) of the language it was trained with, if any.
         trailing_silence: Seconds of silence the adapter was trained to need after the speech.
         base: Name of the frozen base, as it was loaded.
         fingerprint: Of the frozen base's weights.

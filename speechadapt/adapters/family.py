@@ -15,9 +15,9 @@ from speechadapt.backbones.base import Attention, Site
 from speechadapt.errors import ConfigError
 from speechadapt_kernels.stacked import valid_frames
 
-Source = Literal["output", "leaf_input", "sublayer_input"]
+Source = Literal["output", "leaf_input", "sublayer_input", "residual"]
 """What an adapter reads: the leaf's output (plus the residual where the site says so), the leaf's
-own input, or what the whole sub-layer reads."""
+own input, what the whole sub-layer reads, or that before the sub-layer normalises it."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,20 @@ def linear_only(site: Site) -> str | None:
     return None
 
 
+_PLACED: dict[str, Source] = {
+    "sequential": "output",
+    "parallel": "sublayer_input",
+    "parallel_residual": "residual",
+}
+
+
 def placed(placement: str) -> Source:
-    """What a ``sequential`` or ``parallel`` adapter reads."""
-    return "output" if placement == "sequential" else "sublayer_input"
+    """What a ``sequential``, ``parallel`` or ``parallel_residual`` adapter reads."""
+    return _PLACED[placement]
 
 
 def beside_only(placement: str, site: Site) -> str | None:
     """Why an adapter placed so cannot attach to ``site``; None = it can."""
-    if placement == "parallel" and (site.entry is None or site.reads_residual):
+    if placement != "sequential" and (site.entry is None or site.reads_residual):
         return "a parallel adapter goes beside a sub-layer, such as ffn.out"
     return None

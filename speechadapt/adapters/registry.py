@@ -23,6 +23,7 @@ from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
+from speechadapt.adapters.mms import Mms, MmsConfig
 from speechadapt.adapters.prefix import Prefix, PrefixConfig
 from speechadapt.adapters.sparse import Sparse, SparseConfig
 from speechadapt.errors import ConfigError
@@ -44,6 +45,7 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (PrefixConfig, Prefix()),
         (SparseConfig, Sparse()),
         (HeadOnlyConfig, HeadOnly()),
+        (MmsConfig, Mms()),
     )
 }
 

@@ -250,6 +250,9 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
         ]
         if stable:  # the layer ends with the feed-forward's output plus its residual …
             sites.append(Site(f"{at}.out", last, width, inner, entry, reads_residual=True))
+            language = getattr(layer, "adapter_layer", None)
+            if language is not None:  # MMS; what it gives is added to the layer's output
+                sites.append(Site(f"{at}.language", language, width, width))
         else:  # … or with the normalisation of that sum
             sites.append(Site(f"{at}.out", layer.final_layer_norm, width, width))
     return sites

@@ -45,7 +45,8 @@ def add_inputs(parser: argparse.ArgumentParser, base: dict[str, Any]) -> None:
         help="audio file, folder of audio files, Kaldi data dir or JSONL manifest",
     )
     add("--base", **base)
-    add("--adapter", action="append", default=[], metavar="DIR", help="load it; may be repeated")
+    text = "folder, or owner/name on the hub; may be repeated"
+    add("--adapter", action="append", default=[], help=text)
     add(
         "--route", help="adapter to use, a+b, or none (default: the only adapter loaded, else none)"
     )
