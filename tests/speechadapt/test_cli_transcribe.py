@@ -168,7 +168,8 @@ def test_each_utterance_has_its_own_route(base, adapter, clips, tmp_path, capsys
         (["--routes", "utt2route"], "is no data dir"),
     ):
         if "no data dir" in message:
-            command.insert(1, audio["a"])
+            command.insert(1, str(clips.parent / "d.wav"))
+            (clips / "a.wav").rename(clips.parent / "d.wav")
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
 

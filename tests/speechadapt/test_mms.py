@@ -73,7 +73,7 @@ def theirs(folder, language, waves):
 def ours(model, waves, routes):
     encoded = model.encode(waves, routes, 0.0)
     return [
-        model.head(route).log_probs(encoded.states[row, : encoded.lengths[row]])
+        model.head(route).log_probs(encoded.rows(torch.tensor([row])))[0]
         for row, route in enumerate(routes)
     ]
 
