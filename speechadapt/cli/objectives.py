@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from speechadapt.backbones.ast import ASTBackbone
 from speechadapt.backbones.base import Backbone
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.cli.datasets import Data
+from speechadapt.cli.newheads import new_head
 from speechadapt.cli.teachers import Teacher, distil, load_teacher
-from speechadapt.data.labels import number
 from speechadapt.errors import ConfigError
-from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
-from speechadapt.heads.ctc import CtcConfig, CtcHead, pieces_of, vocabulary_of
+from speechadapt.heads.classifier import ClassifierHead
+from speechadapt.heads.ctc import CtcHead
 from speechadapt.heads.head import Head
-from speechadapt.heads.regressor import RegressorConfig, RegressorHead
+from speechadapt.heads.regressor import RegressorHead
 from speechadapt.model import SpeechModel
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.dev import DevSet, FeaturesDev, LabelDev, TextDev, ValueDev
@@ -91,22 +88,6 @@ def add_objective(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_heads(parser: argparse._ActionsContainer) -> None:
-    """The options about the new head of an adapter."""
-    add = parser.add_argument
-    add(
-        "--vocabulary",
-        choices=("characters", "bpe"),
-        help="ctc: of the new head, made from the data (default characters)",
-    )
-    add("--vocabulary-size", type=int, metavar="N", help="with bpe: tokens (default 256)")
-    add(
-        "--layer-weights",
-        action="store_true",
-        help="the new head reads a weighted sum of all layers, not the last alone (SUPERB)",
-    )
-
-
 def chosen(args: argparse.Namespace, backbone: Backbone) -> str:
     """The objective asked for, or the one a base is made for.
 
@@ -159,7 +140,7 @@ def adapter_task(
             f"another adapter, or one of {', '.join(_WITH_HEAD)}"
         )
     teacher = load_teacher(args, model, frozen=True)
-    head = _new_head(args, name, model.backbone, data, config.seed, teacher)
+    head = new_head(args, name, model.backbone, data, config.seed, teacher)
     return _task(args, name, model, head, data, dev, config, teacher)
 
 
@@ -249,50 +230,3 @@ def _ranking(
     if isinstance(objective, FeaturesObjective):
         return FeaturesDev(model, objective, dev.utterances, config)
     return TextDev(model, dev.utterances, args.language, silence)
-
-
-def _new_head(
-    args: argparse.Namespace,
-    name: str,
-    backbone: Backbone,
-    data: Data,
-    seed: int,
-    teacher: Teacher | None,
-) -> Head | None:
-    generator = torch.Generator().manual_seed(seed)
-    layers = backbone.depth + 1 if args.layer_weights else 0
-    if name == "ctc":
-        vocabulary = replace(_vocabulary(args, data, teacher), layers=layers)
-        return CtcHead.fresh(vocabulary, backbone.width, generator)
-    pooling = "summary" if isinstance(backbone, ASTBackbone) else "mean"
-    if name == "classify":
-        labels = tuple(sorted({label for row in data.labels.values() for label in row}))
-        if len(labels) < 2 and not args.multi_label:
-            raise ConfigError(
-                f"--labels {args.labels}: every utterance has the label "
-                f"{', '.join(labels)!r}, so there is nothing to tell apart"
-            )
-        config = ClassifierConfig(labels, args.multi_label, pooling, layers=layers)
-        return ClassifierHead.fresh(config, backbone.width, generator)
-    if name == "regress":
-        values = [number(row, f"utterance {key}") for key, row in data.labels.items()]
-        scale = statistics.pstdev(values) or 1.0
-        regressor = RegressorConfig(
-            args.labels.removeprefix("utt2"), statistics.fmean(values), scale, pooling,
-            layers=layers,
-        )  # fmt: skip
-        return RegressorHead.fresh(regressor, backbone.width, generator)
-    return None
-
-
-def _vocabulary(args: argparse.Namespace, data: Data, teacher: Teacher | None) -> CtcConfig:
-    if args.vocabulary_size is not None and args.vocabulary != "bpe":
-        raise ConfigError("--vocabulary-size: only --vocabulary bpe has a size to choose")
-    if teacher is not None:
-        if args.vocabulary:
-            raise ConfigError("--vocabulary: with --teacher the vocabulary is the teacher's")
-        return teacher.vocabulary
-    texts = (utterance.text or "" for utterance in data.utterances)
-    if args.vocabulary == "bpe":
-        return pieces_of(texts, 256 if args.vocabulary_size is None else args.vocabulary_size)
-    return vocabulary_of(texts)

@@ -15,11 +15,11 @@ from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, family_of, preset
 from speechadapt.cli.datasets import Data, read_sets
+from speechadapt.cli.newheads import add_heads
 from speechadapt.cli.objectives import (
     KINDS,
     Task,
     adapter_task,
-    add_heads,
     add_objective,
     base_task,
 )

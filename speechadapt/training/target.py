@@ -92,13 +92,16 @@ class FullTarget:
         return self.backbone.trainable()
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Nothing but what learns: no backbone has running statistics."""
+        """Nothing but what learns: running statistics stay as they are."""
         return self.named_parameters()
 
     def train(self, mode: bool) -> None:
         """Gradients, and dropout where the model's config has any."""
         if self.backbone.drops:
             self.backbone.model.train(mode)
+            for module in self.backbone.model.modules():
+                if isinstance(module, nn.BatchNorm1d):  # HuBERT may have one
+                    module.eval()
         for _, parameter in self.named_parameters():
             parameter.requires_grad_(mode)
 

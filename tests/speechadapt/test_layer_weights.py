@@ -78,12 +78,11 @@ def test_layers_are_those_of_the_encoder_with_its_adapters(model, waves):
     assert not torch.allclose(changed.layers[1], deep.layers[1])
 
 
-@pytest.mark.parametrize("kind", [CtcHead, ClassifierHead, RegressorHead])
-def test_mixed_is_single(model, waves, kind):
-    """Next to routes whose heads read the last layer alone, and to the frozen base."""
-    put(model, "deep", kind, LAYERS, seed=1)
-    put(model, "probe", kind, LAYERS, "head", seed=2)
-    put(model, "flat", kind, 0, seed=3)
+def test_mixed_is_single(model, waves):
+    """Heads of each kind, one that reads the last layer alone, and the frozen base."""
+    put(model, "deep", CtcHead, LAYERS, seed=1)
+    put(model, "probe", ClassifierHead, LAYERS, "head", seed=2)
+    put(model, "flat", RegressorHead, 0, seed=3)
     routes = ["deep", "flat", "probe"]
     together = model.encode(waves, routes, 0.0)
     for row, (wave, route) in enumerate(zip(waves, routes, strict=True)):
