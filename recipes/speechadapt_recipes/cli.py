@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from speechadapt.errors import FetchError, SpeechAdaptError
 from speechadapt_eval.errors import EvalError
+from speechadapt_recipes.bases.commands import add_commands as add_bases
 
 if TYPE_CHECKING:
     from speechadapt_recipes.corpora.common import Sizes
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     results.add_argument("--pack", type=Path, metavar="DIR", help="store the adapters in float16")
     results.add_argument("--note", default="", help="commit and machine, for the adapters' cards")
     results.set_defaults(run=_results)
+
+    add_bases(commands, _add_places)
 
     args = parser.parse_args(argv)
     try:
