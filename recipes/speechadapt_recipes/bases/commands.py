@@ -15,10 +15,10 @@ def add_commands(commands: Any, add_places: Callable[[argparse.ArgumentParser], 
     synthetic.add_argument("--languages", nargs="+", metavar="CODE", help="default: all ten")
     synthetic.set_defaults(run=_synthetic)
 
-    pool = commands.add_parser("pool", help="several data dirs as one, for CTC")
+    pool = commands.add_parser("pool", help="several data dirs as one")
     pool.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
     pool.add_argument("--out", type=Path, required=True)
-    pool.add_argument("--most-seconds", type=float, default=16.0, help="(default %(default)s)")
+    pool.add_argument("--for-ctc", action="store_true", help="leave out what CTC cannot learn")
     pool.set_defaults(run=_pool)
 
     scenes = commands.add_parser("scenes", help="clips with language, sound and scene labels")
@@ -69,7 +69,7 @@ def _synthetic(args: argparse.Namespace) -> None:
 def _pool(args: argparse.Namespace) -> None:
     from speechadapt_recipes.bases.pool import pool
 
-    for reason, count in pool(args.data, args.out, args.most_seconds).items():
+    for reason, count in pool(args.data, args.out, args.for_ctc).items():
         print(f"{args.out}: {count} left out, {reason}")
 
 

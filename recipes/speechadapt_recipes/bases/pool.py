@@ -1,4 +1,4 @@
-"""Several data directories as one, without what a CTC model cannot learn."""
+"""Several data directories as one; for training by CTC, without what that cannot learn."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from speechadapt.data import Utterance, read_data_dir, write_data_dir
 from speechadapt.errors import DataError
 from speechadapt.heads.ctc import spoken
 
+MOST_SECONDS = 16.0
 POSITION_SECONDS = 0.02  # between the outputs of every encoder of the wav2vec2 family
 
 
-def pool(data: Sequence[Path], out: Path, most_seconds: float) -> Counter[str]:
+def pool(data: Sequence[Path], out: Path, for_ctc: bool) -> Counter[str]:
     """Write the utterances of several data directories into one, licences too.
-
-    Left out are utterances that last too long, whose text has nothing that can be heard, or more
-    characters than an encoder has outputs for.
 
     Args:
         data: Data directories with transcripts.
         out: Where to.
-        most_seconds: What an utterance may last.
+        for_ctc: Leave out utterances longer than :data:`MOST_SECONDS`, whose text has nothing that
+            can be heard, or more characters than an encoder has outputs for.
 
     Returns:
         How many were left out, by reason.
@@ -37,7 +36,8 @@ def pool(data: Sequence[Path], out: Path, most_seconds: float) -> Counter[str]:
         for utterance in read_data_dir(folder, require_text=True):
             if utterance.id in kept:
                 raise DataError(f"{folder}: {utterance.id} is in an earlier directory too")
-            if reason := _unfit(utterance, most_seconds):
+            reason = _unfit(utterance) if for_ctc else None
+            if reason:
                 left_out[reason] += 1
             else:
                 kept[utterance.id] = utterance
@@ -57,11 +57,11 @@ def licences(data: Sequence[Path]) -> str:
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))
 
 
-def _unfit(utterance: Utterance, most_seconds: float) -> str | None:
+def _unfit(utterance: Utterance) -> str | None:
     if utterance.duration is None:
         raise DataError(f"utterance {utterance.id}: its directory has no utt2dur; write it first")
-    if utterance.duration > most_seconds:
-        return f"longer than {most_seconds:g} s"
+    if utterance.duration > MOST_SECONDS:
+        return f"longer than {MOST_SECONDS:g} s"
     text = spoken(utterance.text or "")
     if not text:
         return "nothing that can be heard in the text"

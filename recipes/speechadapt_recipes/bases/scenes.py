@@ -8,8 +8,9 @@
 - ``scene:babble``: noise (white, pink, brown, hum), music, four other voices at once, 0 to 20 dB
   below the speech or the sound, or alone; or a telephone line.
 
-Speech has the splits of its corpora. Noise, music and sound effects are kept apart as whole files,
-by the splits of theirs; a sixth of their training files is for development.
+Speech has the splits of its corpora. Noise and music are kept apart as whole files, by the splits
+of theirs; a sixth of the training files is for development. Sound effects are split by file inside
+their class: a third for test, a sixth for development.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from speechadapt.audio import SAMPLE_RATE, load_audio
+from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio
 from speechadapt.data import Utterance, read_data_dir
 from speechadapt.errors import DataError
 from speechadapt.files import write_json
@@ -50,7 +51,7 @@ SOUND_CLASSES = {  # folder of the stamps -> class; every other folder has too f
     "hobbies/music": "instrument",
     "household": "household",
 }
-_DEV_SHARE = 6  # one in so many training files of noise, music and sounds is for development
+_TEST_SHARE, _DEV_SHARE = 3, 6  # one file in so many
 
 
 @dataclass(frozen=True)
@@ -131,39 +132,46 @@ def _material(split: str, speech: Sequence[Path], noise: Path, music: Path) -> M
     spoken = [u for place in speech for u in read_data_dir(place / split)]
     if without := [u.id for u in spoken if u.language is None]:
         raise DataError(f"utterance {without[0]}: has no language; prepare utt2lang")
+    side = "test" if split == "test" else "train"
     scenes: dict[str, list[Utterance]] = {}
-    sounds: dict[str, list[Utterance]] = {}
-    for label, files in [*_files(noise, split).items(), *_files(music, split).items()]:
+    for label, files in [*_by_class(noise / side).items(), *_by_class(music / side).items()]:
         if label in SCENES:
-            scenes[label] = files
-            continue
-        first = label.split("/")[0]
-        name = SOUND_CLASSES.get(label) or SOUND_CLASSES.get(first, "other")
-        sounds.setdefault(name, []).extend(files)
+            for_dev = max(len(files) // _DEV_SHARE, int(len(files) >= 3))
+            cuts = {"train": (for_dev, None), "dev": (0, for_dev), "test": (0, None)}
+            scenes[label] = _between(files, *cuts[split])
+    # Split class by class, or those of few recordings would not be tested.
+    effects: dict[str, dict[str, list[Utterance]]] = {}
+    for folder in (noise / "train", noise / "test"):
+        for label, files in _by_class(folder).items():
+            if label not in SCENES:
+                effects.setdefault(sound_class(label), {}).update(files)
+    sounds = {}
+    for name, files in effects.items():
+        for_test, for_dev = len(files) // _TEST_SHARE, max(len(files) // _DEV_SHARE, 1)
+        held_out = for_test + for_dev
+        cuts = {"train": (held_out, None), "dev": (for_test, held_out), "test": (0, for_test)}
+        sounds[name] = _between(files, *cuts[split])
     return Material(spoken, scenes, sounds)
 
 
-def _files(place: Path, split: str) -> dict[str, list[Utterance]]:
-    """Recordings of a split by their class; copies of one recording are on one side."""
-    folder = place / ("test" if split == "test" else "train")
+def sound_class(label: str) -> str:
+    """Class of a sound effect, from the folder of stamps it comes from."""
+    return SOUND_CLASSES.get(label) or SOUND_CLASSES.get(label.split("/")[0], "other")
+
+
+def _by_class(folder: Path) -> dict[str, dict[str, list[Utterance]]]:
+    """Recordings by their class and then by a hash of their sound: copies go together."""
     table = (folder / "utt2class").read_text(encoding="utf-8").splitlines()
     classes = dict(line.split(maxsplit=1) for line in table)
-    found: dict[str, list[tuple[str, Utterance]]] = {}
+    found: dict[str, dict[str, list[Utterance]]] = {}
     for utterance in read_data_dir(folder):
         digest = hashlib.sha256(Path(utterance.audio).read_bytes()).hexdigest()
-        found.setdefault(classes[utterance.id], []).append((digest, utterance))
-    if split == "test":
-        return {label: [u for _, u in files] for label, files in found.items()}
-    return {
-        label: [u for digest, u in files if (digest in _for_dev(files)) == (split == "dev")]
-        for label, files in found.items()
-    }
+        found.setdefault(classes[utterance.id], {}).setdefault(digest, []).append(utterance)
+    return found
 
 
-def _for_dev(files: Sequence[tuple[str, Utterance]]) -> set[str]:
-    """One different recording in six, and one where there are three."""
-    digests = sorted({digest for digest, _ in files})
-    return set(digests[: max(len(digests) // _DEV_SHARE, int(len(digests) >= 3))])
+def _between(files: Mapping[str, list[Utterance]], first: int, last: int | None) -> list[Utterance]:
+    return [utterance for digest in sorted(files)[first:last] for utterance in files[digest]]
 
 
 def _mixtures(split: str, material: Material) -> Iterator[Mixture]:
@@ -211,32 +219,39 @@ def render(mixture: Mixture, material: Material) -> np.ndarray:
     if mixture.scene == "telephone":
         front = telephone(front, rng)
     elif mixture.scene is not None:
-        background = _background(mixture, material, rng)
-        start = int(rng.integers(max(1, len(background) - len(front) + 1)))
-        stretch = np.resize(background[start:], len(front))
-        if mixture.front is None:
-            front = stretch
-        else:
-            snr = float(rng.uniform(*SNR))
-            front = mix_at_snr(front, stretch, snr, random.Random(0))
+        background = _background(mixture, material, len(front), rng)
+        snr = float(rng.uniform(*SNR))
+        alone = mixture.front is None
+        front = background if alone else mix_at_snr(front, background, snr, random.Random(0))
     gain = 10 ** rng.uniform(-1.0, 0.0) / max(float(np.abs(front).max(initial=0.0)), 1e-4)
     return (front * min(gain, 30.0)).clip(-1, 1).astype(np.float32)
 
 
-def _background(mixture: Mixture, material: Material, rng: np.random.Generator) -> np.ndarray:
-    if mixture.scene != "babble":
-        files = material.scenes.get(mixture.scene or "", [])
-        if not files:
-            raise DataError(f"no recording of {mixture.scene}; prepare noise and music again")
-        return load_audio(files[int(rng.integers(len(files)))].audio)
+def _background(
+    mixture: Mixture, material: Material, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """So many samples of the scene, ``[count]``."""
+    if mixture.scene == "babble":
+        return _babble(mixture, material, count, rng)
+    files = material.scenes.get(mixture.scene or "", [])
+    if not files:
+        raise DataError(f"no recording of {mixture.scene}; prepare noise and music again")
+    chosen = files[int(rng.integers(len(files)))]
+    seconds = chosen.duration or audio_duration(chosen.audio)
+    start = rng.uniform(0.0, max(0.0, seconds - SECONDS))
+    return np.resize(load_audio(chosen.audio, start, min(start + SECONDS, seconds)), count)
+
+
+def _babble(
+    mixture: Mixture, material: Material, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Other voices of the same split, each about as loud."""
     mine = mixture.front.speaker if mixture.front else None
     others = [u for u in material.speech if u.speaker != mine]
     if not others:
         raise DataError("babble needs other speakers; give several languages or corpora")
-    voices = [others[int(i)] for i in rng.integers(len(others), size=VOICES_OF_BABBLE)]
-    count = round(SECONDS * SAMPLE_RATE)
     total = np.zeros(count)
-    for voice in voices:
-        wave = load_audio(voice.audio)[:count]
+    for index in rng.integers(len(others), size=VOICES_OF_BABBLE):
+        wave = load_audio(others[int(index)].audio)
         total += np.resize(wave, count) / max(float(np.sqrt(np.mean(wave**2))), 1e-4)
-    return (0.02 * total).clip(-1, 1).astype(np.float32)
+    return (0.05 * total).clip(-1, 1).astype(np.float32)

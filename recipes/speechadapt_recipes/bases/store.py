@@ -70,11 +70,9 @@ def store(
     model = run / "model"
     with replacing(out) as temporary:
         temporary.mkdir()
-        # The training's own files come after those of the base it began with.
-        for folder in (init, model):
-            for name in _DESCRIPTIONS:
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, temporary / name)
+        for name in _DESCRIPTIONS:
+            if (init / name).is_file():
+                shutil.copyfile(init / name, temporary / name)
         config = {**_read(model / "config.json"), "dtype": "float16"}
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
