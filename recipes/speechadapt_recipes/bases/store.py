@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -17,6 +16,7 @@ from speechadapt.data import read_data_dir
 from speechadapt.errors import CheckpointError
 from speechadapt.files import replacing
 from speechadapt_recipes.bases.pool import licences
+from speechadapt_recipes.runs import read_json
 
 WEIGHTS = "model.safetensors"
 MOST_BYTES = 8_000_000
@@ -64,16 +64,17 @@ def store(
         most_bytes: What the weights may take.
 
     Raises:
-        CheckpointError: The run is not finished, its weights take more, or do not load again.
+        EvalError: The run is not finished.
+        CheckpointError: Its weights take more, or do not load again.
     """
-    result = _read(run / "result.json")
+    result = read_json(run / "result.json")
     model = run / "model"
     with replacing(out) as temporary:
         temporary.mkdir()
         for name in _DESCRIPTIONS:
             if (init / name).is_file():
                 shutil.copyfile(init / name, temporary / name)
-        config = {**_read(model / "config.json"), "dtype": "float16"}
+        config = {**read_json(model / "config.json"), "dtype": "float16"}
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
         tensors = safetensors.torch.load_file(model / WEIGHTS)
@@ -106,11 +107,3 @@ def store(
         )
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return size
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; let the training finish first") from None
-    return values
