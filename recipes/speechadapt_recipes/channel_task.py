@@ -1,7 +1,7 @@
 """A classification task made of any corpus: which channel an utterance came through.
 
-Every utterance goes through one of :data:`~speechadapt_recipes.corpora.channels.CHANNELS`, drawn by a
-hash of its id; which one is its label in ``utt2category``. Voice and words say nothing about it.
+Every utterance goes through one of :data:`~speechadapt_recipes.corpora.channels.CHANNELS`, drawn by
+a hash of its id; which one is its label in ``utt2category``. Voice and words say nothing about it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The table of ``egs/tuxpaint/families1``: every adapter family on every backbone, alike in steps.
 
-A run lies in ``exp/<backbone>/<language>/<preset>``: ``result.json`` and ``adapter`` as ``train`` leaves
-them, and of the test set ``decode/text``, or ``answers.jsonl`` where labels are asked for. The preset
-``frozen`` is the base alone. What has not been run is left out; what a backbone refuses has the
-sentence that says why in ``refused``.
+A run lies in ``exp/<backbone>/<language>/<preset>``: ``result.json`` and ``adapter`` as ``train``
+leaves them, and of the test set ``decode/text``, or ``answers.jsonl`` where labels are asked for.
+The preset ``frozen`` is the base alone. What has not been run is left out; what a backbone refuses
+has the sentence that says why in ``refused``.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def render(mixture: Mixture, material: Material) -> np.ndarray:
     """
     rng = rng_of(mixture.name)
     if mixture.front is None:
-        count = round(rng.uniform(2.0, SECONDS) * SAMPLE_RATE)
+        count = round(rng.uniform(0.4 * SECONDS, SECONDS) * SAMPLE_RATE)
         front = np.zeros(count, np.float32)
     else:
         front = load_audio(mixture.front.audio)[: round(SECONDS * SAMPLE_RATE)]

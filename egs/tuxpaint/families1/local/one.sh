@@ -25,8 +25,10 @@ if [ "$preset" != frozen ]; then
   code=0
   speechadapt train "${common[@]}" "${task[@]}" --data "$data"/train --dev "$data"/dev \
     --adapter "$preset" --config conf/"$backbone".yaml --learning-rate "${rate:-1e-3}" \
-    --name "$lang" --out "$dir" 2> >(tee "$dir"/stderr >&2) || code=$?
-  if ((code == 2)) && [ ! -e "$dir"/log.jsonl ]; then
+    --name "$lang" --out "$dir" 2>"$dir"/stderr || code=$?
+  cat "$dir"/stderr >&2
+  # The base was loaded, and training did not begin: they do not go together.
+  if ((code == 2)) && grep -q 'weights from' "$dir"/stderr && [ ! -e "$dir"/log.jsonl ]; then
     tail -n 1 "$dir"/stderr >"$dir"/refused
     exit 0
   elif ((code != 0)); then
