@@ -82,6 +82,7 @@ def store(
         if broken := [name for name, half in halves.items() if not half.isfinite().all()]:
             raise CheckpointError(f"{model}: {broken[0]} is too large for float16; train again")
         safetensors.torch.save_file(halves, temporary / WEIGHTS, metadata={"format": "pt"})
+        (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps what it writes to its user
         size = (temporary / WEIGHTS).stat().st_size
         if size > most_bytes:
             raise CheckpointError(
