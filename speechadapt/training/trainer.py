@@ -156,13 +156,12 @@ class Trainer:
             prepared.append((batch.heard, self.objective.targets(batch)))
         tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
-        layers = self.model.reads_layers([self.target.route])
         for heard, targets in prepared:
             routes = [self.target.route] * len(heard)
             call = self.model.bank.call(routes, self.model.backbone.key_lengths(heard))
             autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
             with running(call), autocast:
-                encoded = self.model.backbone.encode(heard, layers)
+                encoded = self.model.backbone.encode(heard, call.reads_layers)
                 loss = self.objective.loss(encoded, targets) / tokens
                 for penalty in call.penalties:
                     loss = loss + penalty / len(batches)
