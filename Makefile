@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := speechadapt kernels eval recipes tests
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test oldest lint wheel clean
 .DELETE_ON_ERROR:
 
 # Rebuilt when what it installs from changes.
@@ -20,6 +20,14 @@ demo: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# Site tables and numerics with the oldest transformers that setup.cfg allows.
+oldest: $(VENV)/installed
+	rm -rf $(VENV)/oldest
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $(VENV)/oldest \
+		"transformers==$$(sed -n 's/^ *transformers>=\([0-9]*\.[0-9]*\)$$/\1/p' setup.cfg).*"
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest -q tests/speechadapt/test_whisper.py \
+		tests/speechadapt/test_backbones.py tests/speechadapt/test_prefix.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)

@@ -38,6 +38,7 @@ class Call:
         kept: Tensors an adapter needs later in the same pass (a residual, a sub-layer's input),
             by canonical site.
         penalties: What adapters in training add to the loss.
+        attend: What adapters do in the attention that runs next; its function takes it from here.
     """
 
     adapters: tuple[Adapter, ...] = ()
@@ -45,6 +46,7 @@ class Call:
     key_lengths: Tensor | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
+    attend: Callable[..., Tensor] | None = None
     _made: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -117,3 +119,4 @@ def running(call: Call) -> Iterator[Call]:
     finally:
         _current.reset(token)
         call.kept.clear()
+        call.attend = None

@@ -20,7 +20,7 @@ class DataError(SpeechAdaptError):
 
 
 class FetchError(SpeechAdaptError):
-    """An archive could not be fetched, or is not the file it should be."""
+    """An archive or a hub repository could not be fetched, or is not what it should be."""
 
 
 class CheckpointError(SpeechAdaptError):

@@ -30,10 +30,13 @@ class Features:
         values: ``[batch, bins, frames]``, or waves ``[batch, samples]``; zero beyond each
             utterance.
         lengths: Frames or samples of each utterance, ``[batch]``.
+        layers: None, or how many layers of the encoder have read them already: ``values`` then are
+            states ``[batch, dim, positions]``, and ``lengths`` positions.
     """
 
     values: Tensor
     lengths: Tensor
+    layers: int | None = None
 
     def __len__(self) -> int:
         return self.values.shape[0]

@@ -3,11 +3,13 @@
 Each leaf in use gets one hook on its output, and one on its input where an adapter edits that; each
 sub-layer whose input or residual an adapter reads gets one on the module that opens it. A hook
 reads the current call and nothing else: no adapter is ever "active", and a pass without a route
-runs the plain model.
+runs the plain model. Inside an attention no hook reaches: one before it leaves word with the
+attention function (:mod:`speechadapt.backbones.attention`) what adapters do there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechadapt.adapters.adapter import Adapter
-from speechadapt.adapters.family import SiteBatch, Source
+from speechadapt.adapters.family import AttentionBatch, SiteBatch, Source
 from speechadapt.backbones.base import Site
 from speechadapt.call import Call, current
+from speechadapt.errors import SpeechAdaptError
 from speechadapt_kernels.stacked import Rows
 
 
@@ -40,12 +43,16 @@ class Hooks:
         """Hook what this adapter needs and no other one needed yet."""
         for name in adapter.tensors:
             site = self._sites[name]
+            if site.attention is not None:
+                self._once("attention", site.leaf, self._hook_attention)
+                continue
             if adapter.family.edits_input(adapter.config, site.point):
                 self._once("input", site.leaf, self._hook_input)
             else:
                 self._once("output", site.leaf, self._hook_output)
-            reads_entry = adapter.family.source(adapter.config, site.point) == "sublayer_input"
-            if site.entry is not None and (reads_entry or site.reads_residual):
+            source = adapter.family.source(adapter.config, site.point)
+            reads_entry = source in ("sublayer_input", "residual") or site.reads_residual
+            if site.entry is not None and reads_entry:
                 self._once("entry", site.entry, self._hook_entry)
 
     def remove(self) -> None:
@@ -71,6 +78,10 @@ class Hooks:
         sites = [site for site in self._sites.values() if site.leaf is module]
         return module.register_forward_pre_hook(partial(_change_input, sites))
 
+    def _hook_attention(self, module: nn.Module) -> Any:
+        sites = [site for site in self._sites.values() if site.leaf is module]
+        return module.register_forward_pre_hook(partial(_announce, sites))
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -94,7 +105,7 @@ def _keep(
         for step in _steps(call, site, len(output), output.device):
             if step.source == "sublayer_input":
                 call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
-            elif step.source == "output" and site.reads_residual:
+            elif step.source == "residual" or (step.source == "output" and site.reads_residual):
                 call.kept[f"{site.name}/residual"] = inputs[0]
 
 
@@ -128,6 +139,80 @@ def _change_input(
         for step in _steps(call, site, len(value), value.device, edits_input=True):
             value = _apply(call, site, step, value, value)
     return (value, *inputs[1:])
+
+
+def _announce(sites: list[Site], _module: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
+    """Tell the attention function what the adapters of this batch do inside this attention."""
+    call = current()
+    if call is None or not call.adapters:
+        return
+    if call.attend is not None:
+        raise SpeechAdaptError(
+            "the base attends by another function than speechadapt's, which leaves prefixes out; "
+            "do not change its attention implementation"
+        )
+    (site,) = sites
+    if any(site.name in adapter.tensors for adapter in call.adapters):
+        call.attend = partial(_attend, call, site)
+
+
+def _attend(
+    call: Call,
+    site: Site,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    output: Tensor,
+) -> Tensor:
+    """What an attention gives after the adapters of this batch.
+
+    Args:
+        call: The batch.
+        site: Its keys and values.
+        query: ``[batch, heads, queries, head dim]``.
+        key: ``[batch, heads, keys, head dim]``.
+        mask: Boolean or additive, ``[batch or 1, 1, queries or 1, keys]``; None = see ``causal``.
+        causal: Whether a query sees no later key, where there is no mask.
+        scale: Factor of the scores.
+        output: What it gave without adapters, ``[batch, queries, heads, head dim]``.
+    """
+    assert site.attention is not None
+    source, target = query.transpose(1, 2).flatten(2), output.flatten(2)
+    log_sum = None
+    for step in _steps(call, site, len(query), query.device):
+        family, config = step.adapter.family, step.adapter.config
+        shares = family.shares_softmax(config)
+        if shares and log_sum is None:
+            log_sum = _log_sum(query * scale, key, mask, causal)
+        batch = AttentionBatch(
+            source=step.rows.gather(source),
+            target=step.rows.gather(target),
+            train=step.adapter.training,
+            lengths=None,
+            store=step.store,
+            penalties=call.penalties,
+            attention=site.attention,
+            scale=scale,
+            log_sum=step.rows.gather(log_sum) if shares and log_sum is not None else None,
+        )
+        target = step.rows.scatter(target, family.apply(config, step.weights, batch))
+        if log_sum is not None and batch.log_sum is not None:
+            log_sum = step.rows.scatter(log_sum, batch.log_sum)
+    return target.unflatten(2, output.shape[2:])
+
+
+def _log_sum(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Logarithm of the sum over the exponentials of scores, ``[batch, heads, queries, 1]``."""
+    scores = query @ key.mT
+    if mask is None and causal and query.shape[2] > 1:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -math.inf)
+    elif mask is not None:
+        scores = scores + mask
+    return scores.logsumexp(-1, keepdim=True)
 
 
 def _steps(
@@ -172,6 +257,8 @@ def _apply(call: Call, site: Site, step: _Step, leaf_input: Tensor, target: Tens
         source = leaf_input
     elif step.source == "sublayer_input":
         source = call.kept[f"{site.name}/input"]
+    elif step.source == "residual":
+        source = call.kept[f"{site.name}/residual"]
     elif site.reads_residual:
         source = target + call.kept[f"{site.name}/residual"]
     lengths = None
@@ -196,14 +283,11 @@ def _weights(
     """Tensors of several adapters, stacked and padded to the widest, where the pass runs."""
 
     def make() -> dict[str, Tensor]:
-        each = [call.adapters[index].tensors[site.name] for index in members]
+        each = [call.adapters[index].weights(site.name, device) for index in members]
         if len(each) == 1:
-            return {key: tensor[None].to(device) for key, tensor in each[0].items()}
+            return {key: tensor[None] for key, tensor in each[0].items()}
         axes = call.adapters[members[0]].family.width_axes
-        return {
-            key: _stack([tensors[key].to(device) for tensors in each], axes.get(key))
-            for key in each[0]
-        }
+        return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
 
     return call.once(("weights", site.name, members), make)
 

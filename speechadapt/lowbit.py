@@ -1,6 +1,8 @@
-"""Adapters stored in 8 bits or 1 bit a weight; they are widened again when they are loaded.
+"""Adapters in 8 bits or 1 bit a weight: stored so, and trained to be.
 
-Matrices become codes; vectors (biases, normalisations) stay as they are, for they are few.
+Matrices become codes; vectors (biases, normalisations) stay as they are, for they are few. Codes
+are widened again when they are loaded. What an adapter computes with while it is trained to be
+stored so (:func:`rounded`) is, to the last bit, what loading gives.
 
 - 8 bits: each row has its own scale, its largest weight over 127.
 - 1 bit (Jie et al. 2023, *Revisiting the Parameter Efficiency of Adapters from the Perspective of
@@ -12,10 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from speechadapt.errors import AdapterError
 
@@ -36,9 +40,10 @@ def pack(tensors: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
         if tensor.dim() < 2:
             stored[name] = tensor
             continue
-        matrix = tensor.detach().float().cpu().flatten(1)
-        codes, scale = _to_int8(matrix) if bits == 8 else _to_one_bit(matrix)
-        stored[name + _CODES], stored[name + _SCALE] = codes, scale
+        codes, scale = _to_codes(tensor, bits)
+        if bits == 1:
+            codes = torch.from_numpy(np.packbits(codes.cpu().numpy(), axis=1))
+        stored[name + _CODES], stored[name + _SCALE] = codes.cpu(), scale.cpu()
     return stored
 
 
@@ -69,28 +74,57 @@ def unpack(
                 f"{name}: codes are {codes.dtype} {list(codes.shape)} with scales "
                 f"{list(scale.shape)}, expected {kind} {[rows, width]} with {scales}"
             )
-        matrix = _from_int8(codes, scale) if bits == 8 else _from_one_bit(codes, scale, columns)
-        tensors[name] = matrix.view(shapes[name])
+        if bits == 1:
+            codes = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, count=columns))
+        tensors[name] = _from_codes(codes, scale.float(), bits).view(shapes[name])
     return tensors
 
 
-def _to_int8(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    scale = matrix.abs().amax(1) / 127
-    codes = (matrix / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
-    return codes.to(torch.int8), scale
+def rounded(tensor: Tensor, bits: int) -> Tensor:
+    """What :func:`pack` and :func:`unpack` make of a tensor; gradients pass as if it were the same.
+
+    A tensor of zeros stays zero, so an adapter that starts as the identity does so in few bits too.
+
+    Args:
+        tensor: Floats of any shape; returned as it is where it has less than two axes.
+        bits: 8 or 1.
+    """
+    if tensor.dim() < 2:
+        return tensor
+    made: Tensor = _Rounded.apply(tensor, bits)
+    return made
 
 
-def _from_int8(codes: Tensor, scale: Tensor) -> Tensor:
-    return codes.float() * scale.float()[:, None]
+class _Rounded(torch.autograd.Function):
+    """The straight-through estimator (Bengio et al. 2013, section 3)."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, bits: int) -> Tensor:
+        return _from_codes(*_to_codes(tensor, bits), bits).view(tensor.shape).to(tensor.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
-def _to_one_bit(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _to_codes(tensor: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Codes ``[rows, columns]`` (int8, or bool for 1 bit) and scales, on the tensor's device.
+
+    Means of the same numbers differ between devices, so all of it is computed where they are.
+    """
+    matrix = tensor.detach().float().flatten(1)
+    if bits == 8:
+        scale = matrix.abs().amax(1) / 127
+        codes = (matrix / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
+        return codes.to(torch.int8), scale
     mean, deviation = matrix.mean(), matrix.std(correction=0)
-    codes = torch.from_numpy(np.packbits((matrix >= mean).numpy(), axis=1))
-    return codes, torch.stack((mean, deviation))
+    return matrix >= mean, torch.stack((mean, deviation))
 
 
-def _from_one_bit(codes: Tensor, scale: Tensor, columns: int) -> Tensor:
-    bits = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, count=columns))
-    mean, deviation = scale.float()
-    return mean + deviation * _LEVEL * (2.0 * bits.float() - 1.0)
+def _from_codes(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """The inverse of :func:`_to_codes`, ``[rows, columns]`` float32."""
+    if bits == 8:
+        return codes.float() * scale[:, None]
+    mean, deviation = scale
+    return mean + deviation * _LEVEL * (2.0 * codes.float() - 1.0)

@@ -17,6 +17,7 @@ from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
 from speechadapt.heads.head import Head
 from speechadapt.route import Route, adapter_names
+from speechadapt.sharing import find_adapter
 from speechadapt.store import load_adapter
 
 B = TypeVar("B", bound=Backbone)
@@ -113,7 +114,7 @@ def load(
         base: Hub id (``openai/whisper-base``, ``facebook/wav2vec2-base-960h``,
             ``MIT/ast-finetuned-audioset-10-10-0.4593``, …), transformers folder, or CTranslate2
             folder of a Whisper.
-        adapters: Adapter folders.
+        adapters: Folders, or names on the hub (``owner/name``, ``owner/name@revision``).
         device: Where to run.
         dtype: Data type of the weights.
         offline: Ask neither the hub nor a package registry.
@@ -121,10 +122,11 @@ def load(
     Raises:
         CheckpointError: The base cannot be had or is damaged.
         AdapterError: An adapter is damaged or belongs to another base.
+        FetchError: An adapter cannot be had from the hub.
     """
     backbone = load_backbone(str(base), dtype=dtype, offline=offline)
     backbone.to(torch.device(device))
     model = SpeechModel(backbone)
-    for folder in adapters:
-        model.load_adapter(folder)
+    for name in adapters:
+        model.load_adapter(find_adapter(name, offline=offline))
     return model

@@ -25,7 +25,7 @@ def spilled(adapter: Adapter) -> Adapter:
         sites.setdefault(site, {})[part] = tensor
     head = adapter.head and type(adapter.head)(adapter.head.config, sites.pop(HEAD))
     away = Adapter(adapter.name, adapter.config, adapter.family, sites, adapter.info, head)
-    away.spilled = True
+    away.bits, away.spilled = adapter.bits, True
     return away
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from speechadapt.lowbit import BITS, pack, unpack
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
+CARD_FILE = "README.md"
 
 
 def save_adapter(
@@ -42,17 +43,21 @@ def save_adapter(
         adapter: What to write.
         folder: Where to.
         dtype: How tensors are stored; float16 halves the file.
-        bits: 8 or 1: matrices are stored with so many bits a weight (:mod:`speechadapt.lowbit`).
+        bits: 8 or 1: matrices of the adapter (not of its head) are stored with so many bits a
+            weight (:mod:`speechadapt.lowbit`).
     """
     tensors: dict[str, Tensor] = dict(adapter.named_tensors())
     description = description_of(adapter)
     if bits is not None:
-        tensors, description = pack(tensors, bits), {**description, "bits": bits}
+        # A head is small, and what it computes with while it is trained is not rounded.
+        head = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{HEAD}/")}
+        tensors = {**pack({k: t for k, t in tensors.items() if k not in head}, bits), **head}
+        description = {**description, "bits": bits}
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
         write_tensors(temporary / TENSOR_FILE, tensors, dtype)
         write_json(temporary / CONFIG_FILE, description)
-        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(card(adapter), encoding="utf-8")
 
 
 def description_of(adapter: Adapter) -> dict[str, Any]:
@@ -103,7 +108,8 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
             f"but {backbone.name!r} has {backbone.fingerprint[:12]}; load the base it was made for"
         )
     expected = dict(wanted.named_tensors())
-    tensors = read_tensors(folder / TENSOR_FILE, description.get("bits"))
+    integers = {key for key, tensor in expected.items() if not tensor.is_floating_point()}
+    tensors = read_tensors(folder / TENSOR_FILE, description.get("bits"), integers)
     if bits := description.get("bits"):
         try:
             tensors = unpack(tensors, {key: t.shape for key, t in expected.items()}, bits)
@@ -119,11 +125,19 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
                 f"{folder / TENSOR_FILE}: {key} has shape {list(tensor.shape)}, "
                 f"the config asks for {list(expected[key].shape)}"
             )
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            raise AdapterError(
+                f"{folder / TENSOR_FILE}: {key} is {tensor.dtype}, expected "
+                f"{'uint8' if key in integers else 'floats'}"
+            )
     by_site: dict[str, dict[str, Tensor]] = {}
     for key in expected:
         site, tensor_name = key.split("/")
         by_site.setdefault(site, {})[tensor_name] = tensors[key]
     head = head and type(head)(head.config, by_site.pop(HEAD))
+    for site, values in by_site.items():
+        if fault := wanted.family.fault(wanted.config, values):
+            raise AdapterError(f"{folder / TENSOR_FILE}: {site}: {fault}")
     return Adapter(name, wanted.config, wanted.family, by_site, info, head)
 
 
@@ -141,14 +155,14 @@ def _fresh_head(description: Mapping[str, Any], backbone: Backbone) -> Head | No
 def card(adapter: Adapter) -> str:
     """The adapter's README: what it is for, made from what, measured how."""
     info = adapter.info
-    megabytes = adapter.parameter_count * 2 / 1e6
+    sizes = [t.numel() * (2 if t.is_floating_point() else 1) for _, t in adapter.named_tensors()]
     lines = [
         f"# Adapter `{adapter.name}`",
         "",
         f"{adapter.config.method} adapter ({info.kind}) for the frozen base `{info.base}`"
         + (f", language `{info.language}`." if info.language else "."),
         "",
-        f"- parameters: {adapter.parameter_count:,} ({megabytes:.1f} MB in float16)",
+        f"- parameters: {adapter.parameter_count:,} ({sum(sizes) / 1e6:.1f} MB in float16)",
         f"- trailing silence it needs: {info.trailing_silence} s",
         f"- base fingerprint: `{info.fingerprint}`",
         f"- licence of the training data: {info.licence or 'not recorded'}",
@@ -217,8 +231,15 @@ def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     return info
 
 
-def read_tensors(path: Path, bits: int | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, bits: int | None = None, integers: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Read a safetensors file whose tensors are finite floats, or codes of so many bits.
+
+    Args:
+        path: Of the file.
+        bits: 8 or 1 where codes are expected.
+        integers: Keys of tensors that hold bytes.
 
     Raises:
         AdapterError: It is missing, cut, no safetensors file, or holds something else.
@@ -231,6 +252,8 @@ def read_tensors(path: Path, bits: int | None = None) -> dict[str, Tensor]:
         raise AdapterError(f"{path}: not a whole safetensors file ({error})") from error
     for key, tensor in tensors.items():
         if bits and tensor.dtype in (torch.int8, torch.uint8):
+            continue
+        if key in integers and tensor.dtype == torch.uint8:
             continue
         if not tensor.is_floating_point():
             raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from turns import table
 
 import speechadapt
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
@@ -61,7 +61,7 @@ def main() -> None:
         for index in range(ADAPTERS):
             _add(model, f"{family}/{index}".replace(" ", "_").replace(",", ""), config, index)
     systems: dict[str, tuple[Any, list[Route], AbstractContextManager[Any]]] = {
-        "frozen": (plain, [None] * ADAPTERS, nullcontext())
+        "frozen base": (plain, [None] * ADAPTERS, nullcontext())
     }
     for family in FAMILIES:
         key = family.replace(" ", "_").replace(",", "")
@@ -162,19 +162,7 @@ def _steps(waves: list[np.ndarray], batch: int) -> Callable[..., Iterator[float]
 def _table(
     title: str, measure: Callable[..., Iterator[float]], systems: dict[str, Any], rounds: int
 ) -> None:
-    runs = {name: measure(*system) for name, system in systems.items()}
-    for run in runs.values():
-        next(run)  # warm-up
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            taken[name].append(next(run))
-    base = taken["frozen"]
-    print(f"\n{title}: frozen base {1000 * statistics.median(base):.2f} ms")
-    for name, seconds in taken.items():
-        if name != "frozen":
-            ratio = statistics.median(s / b for s, b in zip(seconds, base, strict=True))
-            print(f"  {name:45} {ratio:6.3f} x")
+    table(title, {name: measure(*system) for name, system in systems.items()}, rounds)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def bottleneck(
 
     Args:
         source: What the adapters read, ``[adapters, rows, frames, dim]``.
-        base: What their output is added to, same shape.
+        base: What their output is added to, same shape or one that broadcasts to it.
         weights: Stacked.
         activation: A key of :data:`ACTIVATIONS`.
         scale: Factor of the adapters' output.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from speechadapt.errors import FetchError, SpeechAdaptError
 from speechadapt_eval.errors import EvalError
+from speechadapt_recipes.bases.commands import add_commands as add_bases
 
 if TYPE_CHECKING:
     from speechadapt_recipes.corpora.common import Sizes
@@ -65,6 +66,24 @@ def main(argv: list[str] | None = None) -> int:
     results.add_argument("--pack", type=Path, metavar="DIR", help="store the adapters in float16")
     results.add_argument("--note", default="", help="commit and machine, for the adapters' cards")
     results.set_defaults(run=_results)
+
+    add_bases(commands, _add_places)
+
+    channels = commands.add_parser("channels", help="a corpus through telephones, rooms, …")
+    channels.add_argument("--data", type=Path, required=True, help="folder with train, dev, test")
+    channels.add_argument("--out", type=Path, required=True, help="folder to write to")
+    channels.add_argument("--nj", type=int, default=2, help="parallel jobs (default 2)")
+    channels.set_defaults(run=_channels)
+
+    families = commands.add_parser("families", help="table of egs/tuxpaint/families1")
+    families.add_argument("--data", type=Path, default=Path("data"), help="(default data)")
+    families.add_argument("--exp", type=Path, default=Path("exp"), help="(default exp)")
+    families.add_argument("--language", default="ro", metavar="CODE", help="(default ro)")
+    families.add_argument("--others", nargs="*", default=[], metavar="CODE", help="more columns")
+    families.add_argument("--list", action="store_true", help="name the families")
+    families.add_argument("--best", type=int, metavar="N", help="name the best of --backbone")
+    families.add_argument("--backbone", help="whisper, wav2vec2 or ast")
+    families.set_defaults(run=_families)
 
     args = parser.parse_args(argv)
     try:
@@ -153,6 +172,27 @@ def _results(args: argparse.Namespace) -> None:
     print(results(args.data, args.exp, languages))
     if args.pack:
         pack(args.data, args.exp, languages, args.pack, args.note)
+
+
+def _channels(args: argparse.Namespace) -> None:
+    from speechadapt_recipes.channel_task import prepare
+
+    for split, counts in prepare(args.data, args.out, args.nj).items():
+        print(f"{split}: {', '.join(f'{label} {counts[label]}' for label in sorted(counts))}")
+
+
+def _families(args: argparse.Namespace) -> None:
+    from speechadapt.adapters.registry import PRESETS
+    from speechadapt_recipes.families import best, families
+
+    if args.list:
+        print(*PRESETS)
+    elif args.best:
+        if not args.backbone:
+            raise EvalError("--best needs --backbone: whisper, wav2vec2 or ast")
+        print(*best(args.data, args.exp, args.backbone, args.language, args.best))
+    else:
+        print(families(args.data, args.exp, args.language, args.others), end="")
 
 
 if __name__ == "__main__":

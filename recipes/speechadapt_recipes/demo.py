@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from speechadapt_eval.chart import training_charts
 from speechadapt_eval.page import Page, write_page
 from speechadapt_eval.systems import SystemRow, render_systems
 from speechadapt_recipes.corpora import tuxpaint
+from speechadapt_recipes.runs import parameters_of
 from speechadapt_recipes.steps import Transcribed, speechadapt, training_curves, transcribe
 
 BASE = "openai/whisper-base"
@@ -71,8 +71,7 @@ def _report(
     frozen = {name: wer for name, (wer, _) in rates.items() if name[0] == "frozen"}
     best = min(frozen, key=lambda name: frozen[name].rate)
     size = sum(p.numel() for p in load_whisper(BASE).model.parameters())
-    shapes = json.loads((run / "adapter" / "speechadapt.json").read_text())["shapes"].values()
-    adapter_size = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes)
+    adapter_size = parameters_of(run / "adapter")
     rows = [
         SystemRow.measured(
             f"{name[0]} whisper-base" if name[0] == "frozen" else "with Belarusian adapter",

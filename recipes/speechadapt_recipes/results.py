@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -10,15 +9,14 @@ from typing import Any
 
 import torch
 
-from speechadapt.data import read_data_dir
 from speechadapt.model import load
 from speechadapt.store import save_adapter
 from speechadapt_eval.bootstrap import interval_of, paired_difference
-from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import read_kaldi_text
 from speechadapt_eval.table import percent, percent_range, render
 from speechadapt_eval.wer import ErrorRate, score
 from speechadapt_recipes.corpora.splits import SPLITS
+from speechadapt_recipes.runs import read_json, read_references
 
 BASE = "openai/whisper-base"
 NON_INFERIOR_MARGIN = 0.015  # absolute WER
@@ -54,7 +52,7 @@ def results(data: Path, exp: Path, languages: Sequence[str]) -> str:
 
 
 def _error_rates(data: Path, exp: Path, languages: Sequence[str]) -> str:
-    references = {language: _references(data, language) for language in languages}
+    references = {language: read_references(data / language / "test") for language in languages}
     rates = {
         language: {
             system: score(
@@ -70,8 +68,8 @@ def _error_rates(data: Path, exp: Path, languages: Sequence[str]) -> str:
 def _sizes(data: Path, exp: Path, languages: Sequence[str]) -> str:
     rows = []
     for language in languages:
-        sizes = _json(data / language / "splits.json")
-        runs = [_json(exp / language / f"train_{run}" / "result.json") for run in RUNS]
+        sizes = read_json(data / language / "splits.json")
+        runs = [read_json(exp / language / f"train_{run}" / "result.json") for run in RUNS]
         left_out = (data / language / "unusable.tsv").read_text(encoding="utf-8").splitlines()[1:]
         rows.append(
             [
@@ -92,7 +90,7 @@ def _yardstick(data: Path, exp: Path, languages: Sequence[str]) -> str:
     """Stage 6: the adapter beside a model of which every parameter has learnt the language."""
     rows = []
     for language in languages:
-        references = _references(data, language)
+        references = read_references(data / language / "test")
         adapter, full = (
             score(references, read_kaldi_text(text))
             for text in (
@@ -101,7 +99,7 @@ def _yardstick(data: Path, exp: Path, languages: Sequence[str]) -> str:
             )
         )
         interval, delta = interval_of(full), paired_difference(adapter, full)
-        run = _json(exp / language / "finetune" / "result.json")
+        run = read_json(exp / language / "finetune" / "result.json")
         rows.append(
             [
                 language,
@@ -128,7 +126,7 @@ def _silence(data: Path, exp: Path, languages: Sequence[str]) -> str:
     """Stage 7: greedy without fallback, so that a decoder that does not stop shows."""
     rows = []
     for language in languages:
-        references = _references(data, language)
+        references = read_references(data / language / "test")
         for system in ("frozen", "adapter"):
             texts = [
                 read_kaldi_text(_silence_text(exp, language, system, silence))
@@ -157,7 +155,7 @@ def pack(data: Path, exp: Path, languages: Sequence[str], folder: Path, note: st
     """
     model = load(BASE)
     for language in languages:
-        references = _references(data, language)
+        references = read_references(data / language / "test")
         texts = {
             system: read_kaldi_text(exp / language / f"decode_{system}" / "text")
             for system in _SYSTEMS
@@ -187,24 +185,12 @@ def _silence_text(exp: Path, language: str, system: str, silence: str) -> Path:
     return exp / language / f"silence_{system}_{silence}" / "text"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EvalError(f"{path}: missing; run the earlier stages of run.sh first") from None
-    return values
-
-
 def _cost(runs: Sequence[dict[str, Any]]) -> list[str]:
     return [
         ", ".join(f"{run['best_step']}" for run in runs),
         f"{sum(run['seconds'] for run in runs):.0f}",
         f"{max(run['peak_memory'] for run in runs) / 2**30:.1f}",
     ]
-
-
-def _references(data: Path, language: str) -> dict[str, str]:
-    return {u.id: u.text or "" for u in read_data_dir(data / language / "test")}
 
 
 def _by_language(

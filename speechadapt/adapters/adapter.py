@@ -14,6 +14,7 @@ from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
 from speechadapt.heads.head import Head
+from speechadapt.lowbit import rounded
 
 HEAD = "head"
 """What stands before a head's tensors in place of a site."""
@@ -25,7 +26,7 @@ class AdapterInfo:
 
     Attributes:
         kind: ``language``, ``noise`` or ``task``.
-        language: Whisper's language code the adapter was trained with, if any.
+        language: Whisper's code (MMS: its own) of the language it was trained with, if any.
         trailing_silence: Seconds of silence the adapter was trained to need after the speech.
         base: Name of the frozen base, as it was loaded.
         fingerprint: Of the frozen base's weights.
@@ -46,6 +47,11 @@ class AdapterInfo:
 
 class Adapter:
     """Tensors by canonical site, and how they are used.
+
+    Attributes:
+        bits: 8 or 1 while it is trained to be stored with so many bits a weight: its matrices are
+            rounded wherever they are used, and gradients pass the rounding. None otherwise, also
+            for an adapter that was read from such a file: its weights are round already.
 
     Args:
         name: How routes call it.
@@ -71,6 +77,7 @@ class Adapter:
         self.info = info
         self.head = head
         self.training = False
+        self.bits: int | None = None
         self.spilled = False  # its tensors are mapped from a file, or wait beside the GPU
         self.tensors: dict[str, dict[str, nn.Parameter]] = {
             site: {key: nn.Parameter(tensor, requires_grad=False) for key, tensor in values.items()}
@@ -96,7 +103,7 @@ class Adapter:
         generator = torch.Generator().manual_seed(seed)
         chosen = []
         for site in config.select(sites):
-            reason = family.refuses(config, site)
+            reason = _out_of_place(family, site) or family.refuses(config, site)
             if reason is None:
                 chosen.append(site)
             elif EVERYWHERE not in config.points:
@@ -148,10 +155,28 @@ class Adapter:
             if site == HEAD or part not in self.family.buffers:
                 yield key, tensor
 
+    def weights(self, site: str, device: torch.device) -> Mapping[str, Tensor]:
+        """Its tensors at ``site`` as the family's operator takes them, on ``device``."""
+        tensors: dict[str, Tensor] = {k: t.to(device) for k, t in self.tensors[site].items()}
+        if self.bits is not None:
+            tensors = {key: rounded(tensor, self.bits) for key, tensor in tensors.items()}
+        return self.family.dense(self.config, tensors)
+
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(tensor.numel() for _, tensor in self.named_parameters())
+
+    def layers_below(self, depth: int) -> int | None:
+        """Encoder layers that run before its first site; None = what they read is changed already.
+
+        Args:
+            depth: Layers of the encoder.
+        """
+        places = [name.split(".")[1] for name in self.tensors if name.startswith("encoder.")]
+        if "embed" in places:
+            return None
+        return min((int(place) for place in places if place.isdecimal()), default=depth)
 
     @property
     def bytes(self) -> int:
@@ -166,7 +191,17 @@ class Adapter:
         return self
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
-        """Move every tensor, in place."""
+        """Move every tensor, in place; integers keep their type."""
         for _, tensor in self.named_tensors():
-            tensor.data = tensor.data.to(device, dtype)
+            own = dtype if tensor.is_floating_point() else tensor.dtype
+            tensor.data = tensor.data.to(device, own)
         return self
+
+
+def _out_of_place(family: Family, site: Site) -> str | None:
+    """Why a family of another kind cannot attach to ``site``; None = its kind is right."""
+    if family.attends and site.attention is None:
+        return "it attends to keys and values of its own, at attn.kv or cross.kv"
+    if site.attention is not None and not family.attends:
+        return "only prefixes attach to an attention itself"
+    return None

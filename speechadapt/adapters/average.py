@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from speechadapt.adapters.adapter import HEAD, Adapter
+from speechadapt.errors import ConfigError
 
 
 def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
@@ -23,7 +24,7 @@ def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
         adapters: One or more, of one configuration and for one base. They stay as they are.
 
     Raises:
-        ConfigError: They are configured differently.
+        ConfigError: They are configured differently, or sparse with different weights kept.
     """
     first = adapters[0]
     for other in adapters[1:]:
@@ -32,6 +33,15 @@ def average(name: str, adapters: Sequence[Adapter]) -> Adapter:
     means: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors[0].items():
         site, _, part = key.partition("/")
+        if not tensor.is_floating_point():  # which weights a sparse adapter has
+            for number, values in enumerate(tensors, 1):
+                if not torch.equal(tensor, values[key]):
+                    raise ConfigError(
+                        f"adapters 1 and {number} keep different weights ({key}), so they have no "
+                        "average; train one from the other with --init"
+                    )
+            means.setdefault(site, {})[part] = tensor.detach().clone()
+            continue
         stacked = torch.stack([values[key].detach().double() for values in tensors])
         means.setdefault(site, {})[part] = stacked.mean(0).to(tensor.dtype)
     infos = [adapter.info for adapter in adapters]

@@ -27,7 +27,8 @@ class BottleneckConfig(AdapterConfig):
         bottleneck: Width between the two projections.
         activation: ``gelu``, ``relu`` or ``silu``.
         placement: ``sequential`` reads the sub-layer's output; ``parallel`` reads what the
-            sub-layer itself reads (the normalised state).
+            sub-layer itself reads (the normalised state); ``parallel_residual`` that state before
+            it is normalised, as AdapterHub's parallel adapters do.
         layer_norm: A LayerNorm of its own before the down projection.
         scale: Factor of the adapter's output.
         dropout: Probability on the bottleneck while training.
@@ -47,7 +48,7 @@ class BottleneckConfig(AdapterConfig):
         super().__post_init__()
         self.check(self.bottleneck > 0, "bottleneck", "a width of 1 or more")
         self.check(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS))
-        placements = ("sequential", "parallel")
+        placements = ("sequential", "parallel", "parallel_residual")
         self.check(self.placement in placements, "placement", " or ".join(placements))
         self.check(math.isfinite(self.scale), "scale", "a finite number")
         self.check(0.0 <= self.dropout < 1.0, "dropout", "0 … below 1")
@@ -59,7 +60,7 @@ class Bottleneck(Family):
     width_axes: ClassVar = {"down.weight": 0, "down.bias": 0, "up.weight": 1}
 
     def source(self, config: BottleneckConfig, point: str) -> Source:
-        """The sub-layer's output (sequential) or its input (parallel)."""
+        """The sub-layer's output (sequential) or its input (the parallel placements)."""
         return placed(config.placement)
 
     def refuses(self, config: BottleneckConfig, site: Site) -> str | None:

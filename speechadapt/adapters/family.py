@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from speechadapt.backbones.base import Site
+from speechadapt.backbones.base import Attention, Site
 from speechadapt.errors import ConfigError
 from speechadapt_kernels.stacked import valid_frames
 
-Source = Literal["output", "leaf_input", "sublayer_input"]
+Source = Literal["output", "leaf_input", "sublayer_input", "residual"]
 """What an adapter reads: the leaf's output (plus the residual where the site says so), the leaf's
-own input, or what the whole sub-layer reads."""
+own input, what the whole sub-layer reads, or that before the sub-layer normalises it."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,44 @@ class SiteBatch:
         return x.mean() if valid is None else x[valid].mean()
 
 
+@dataclass(slots=True)
+class AttentionBatch(SiteBatch):
+    """The same inside an attention: ``source`` holds its queries, ``target`` what it gave, heads
+    side by side, ``[adapters, rows, queries, dim]``.
+
+    Attributes:
+        attention: Its heads and projections.
+        scale: Factor of the scores.
+        log_sum: Logarithm of the sum over the exponentials of each query's scores, ``[adapters,
+            rows, heads, queries, 1]``, for a family that shares their softmax; it adds its own.
+    """
+
+    attention: Attention
+    scale: float
+    log_sum: Tensor | None
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """``[..., positions, dim]`` as ``[..., heads, positions, head dim]``."""
+        return x.unflatten(-1, (self.attention.heads, -1)).transpose(-3, -2)
+
+
 class Family(ABC):
     """One adapter method.
 
     Attributes:
+        attends: Whether it adds to an attention's keys and values; at such sites only.
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
-        buffers: Names of tensors that are not trained.
+        buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
+    attends: ClassVar[bool] = False
+
+    def shares_softmax(self, config: Any) -> bool:
+        """Whether what it adds to an attention takes part in the softmax of the other keys."""
+        return False
 
     def source(self, config: Any, point: str) -> Source:
         """What it reads at ``point``."""
@@ -93,6 +120,14 @@ class Family(ABC):
     @abstractmethod
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
+
+    def dense(self, config: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What :meth:`apply` takes, made from the tensors an adapter has at a site."""
+        return tensors
+
+    def fault(self, config: Any, tensors: Mapping[str, Tensor]) -> str | None:
+        """Why tensors of the right shapes cannot be those of a site, in words; None = they can."""
+        return None
 
     def merge(self, config: Any, point: str, tensors: Mapping[str, Tensor], layer: Layer) -> Layer:
         """The frozen layer and the adapter as one layer, where both are linear.
@@ -114,7 +149,7 @@ class Family(ABC):
 
         Args:
             config: Of the adapters; they differ in width at most.
-            weights: Their tensors, each stacked: ``[adapters, ...]``.
+            weights: Their tensors as :meth:`dense` gives them, each stacked: ``[adapters, ...]``.
             batch: The rows they serve.
 
         Returns:
@@ -135,13 +170,20 @@ def linear_only(site: Site) -> str | None:
     return None
 
 
+_PLACED: dict[str, Source] = {
+    "sequential": "output",
+    "parallel": "sublayer_input",
+    "parallel_residual": "residual",
+}
+
+
 def placed(placement: str) -> Source:
-    """What a ``sequential`` or ``parallel`` adapter reads."""
-    return "output" if placement == "sequential" else "sublayer_input"
+    """What a ``sequential``, ``parallel`` or ``parallel_residual`` adapter reads."""
+    return _PLACED[placement]
 
 
 def beside_only(placement: str, site: Site) -> str | None:
     """Why an adapter placed so cannot attach to ``site``; None = it can."""
-    if placement == "parallel" and (site.entry is None or site.reads_residual):
+    if placement != "sequential" and (site.entry is None or site.reads_residual):
         return "a parallel adapter goes beside a sub-layer, such as ffn.out"
     return None

@@ -23,6 +23,9 @@ from speechadapt.adapters.hydra import Hydra, HydraConfig
 from speechadapt.adapters.invertible import Invertible, InvertibleConfig
 from speechadapt.adapters.lora import Lora, LoraConfig
 from speechadapt.adapters.mixture import Mixture, MixtureConfig
+from speechadapt.adapters.mms import Mms, MmsConfig
+from speechadapt.adapters.prefix import Prefix, PrefixConfig
+from speechadapt.adapters.sparse import Sparse, SparseConfig
 from speechadapt.errors import ConfigError
 
 FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
@@ -39,7 +42,10 @@ FAMILIES: dict[str, tuple[type[AdapterConfig], Family]] = {
         (InvertibleConfig, Invertible()),
         (GatedConfig, Gated()),
         (MixtureConfig, Mixture()),
+        (PrefixConfig, Prefix()),
+        (SparseConfig, Sparse()),
         (HeadOnlyConfig, HeadOnly()),
+        (MmsConfig, Mms()),
     )
 }
 
@@ -72,6 +78,12 @@ PRESETS: dict[str, AdapterConfig] = {
     "gated": GatedConfig(),
     "dense_moa": MixtureConfig(),
     "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
+    # keys and values of its own, or states the frozen projections make them of
+    "prefix": PrefixConfig(),
+    "prompt": PrefixConfig(learns="states"),
+    # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
+    "sparse": SparseConfig(bottleneck=64),
+    "large_sparse": SparseConfig(bottleneck=320),
     # nothing but a head
     "head": HeadOnlyConfig(),
 }

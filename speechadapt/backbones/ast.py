@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from transformers import ASTForAudioClassification, ASTModel, PreTrainedModel
 
-from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at, module_at
+from speechadapt.backbones.attention import use_attention
+from speechadapt.backbones.base import (
+    Attention,
+    Backbone,
+    Encoded,
+    Site,
+    linear_at,
+    module_at,
+)
 from speechadapt.backbones.layers import Tap
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
@@ -58,6 +66,7 @@ class ASTBackbone(Backbone):
     ):
         self._encoder: Any = model.base_model
         super().__init__(model, name, fingerprint or _fingerprint(model), site_table(self._encoder))
+        use_attention(self.model)
         self._mean, self._std = mean, std
         self._bank: FilterBank | None = None
         self._tap = Tap(list(layers_of(self._encoder)))
@@ -173,6 +182,10 @@ def site_table(model: Any) -> list[Site]:
             sublayer, part = point.split(".")
             entry = norms[sublayer] if part == "out" else None
             sites.append(Site(f"{at}.{point}", leaf, leaf.out_features, leaf.in_features, entry))
+        key, value = (linear_at(layer, *_LEAVES[point]) for point in ("attn.k", "attn.v"))
+        attention = Attention(model.config.num_attention_heads, key, value, norms["attn"])
+        module = module_at(layer, "attention.attention", "attention")
+        sites.append(Site(f"{at}.attn.kv", module, width, width, attention=attention))
         last = linear_at(layer, *_LEAVES["ffn.out"])
         sites.append(
             Site(f"{at}.out", last, width, last.in_features, norms["ffn"], reads_residual=True)

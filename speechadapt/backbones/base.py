@@ -18,6 +18,23 @@ from speechadapt.heads.head import Head
 
 
 @dataclass(frozen=True)
+class Attention:
+    """How an attention makes its keys and values.
+
+    Attributes:
+        heads: Number of heads.
+        key: Projection of states to keys.
+        value: Projection of states to values.
+        norm: What states pass before the projections; None = nothing.
+    """
+
+    heads: int
+    key: nn.Linear
+    value: nn.Linear
+    norm: nn.Module | None
+
+
+@dataclass(frozen=True)
 class Site:
     """A place where an adapter may attach.
 
@@ -32,6 +49,7 @@ class Site:
             the sub-layer's first projection, which reads the residual stream itself.
         reads_residual: Whether a sequential adapter here reads leaf output plus residual (the state
             after the sub-layer) instead of the leaf output alone.
+        attention: Where the leaf is an attention, whose keys and values an adapter here adds to.
     """
 
     name: str
@@ -41,6 +59,7 @@ class Site:
     entry: nn.Module | None = None
     pre_norm: bool = True
     reads_residual: bool = False
+    attention: Attention | None = None
 
     @property
     def stack(self) -> str:
@@ -203,11 +222,21 @@ class Backbone(ABC):
             layers: Whether the states of all layers are wanted too.
         """
 
+    def ahead(self, features: Features, layers: int) -> Features:
+        """Features behind the first layers, where no adapter changes these: made once and kept,
+        they spare every later pass so much.
+
+        Args:
+            features: What :meth:`features` made, without padding.
+            layers: So many at most; a backbone that cannot be divided there stops before.
+        """
+        return features
+
     def key_lengths(self, features: Features) -> Tensor | None:
         """Valid encoder positions of each utterance, ``[batch]``; None when none is padding."""
         if bool((features.lengths == features.values.shape[-1]).all()):
             return None
-        return self.positions(features.lengths)
+        return features.lengths if features.layers is not None else self.positions(features.lengths)
 
 
 def module_at(module: nn.Module, *paths: str) -> nn.Module:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
 from pathlib import Path
 
-import huggingface_hub
-from huggingface_hub import constants as hub
-from huggingface_hub.errors import (
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.utils import get_session, validate_repo_id
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from speechadapt.backbones.mirrors import MIRRORS
 from speechadapt.backbones.tokens import first_line, read_json
 from speechadapt.errors import CheckpointError, FetchError
-
-HUB_SECONDS = 5.0  # the longest wait for the hub's first answer
+from speechadapt.hub import hub_problem, is_hub_id, snapshot
 
 # What is worth downloading; above all no pickles.
 _HUB_FILES = [
@@ -49,21 +40,21 @@ def find(name: str, *, offline: bool = False, downloads: Path | None = None) -> 
     path = Path(name).expanduser()
     if path.is_dir():
         return path, f"the folder {path}"
-    if path.exists() or not _is_hub_id(name):
+    if path.exists() or not is_hub_id(name):
         raise CheckpointError(
             f"{name}: neither a folder nor a hub id; give the folder that holds config.json and "
             "the weights, or a name such as openai/whisper-base"
         )
-    folder = _snapshot(name, local_files_only=True)
+    folder = snapshot(name, _HUB_FILES, local_files_only=True)
     if folder and _complete(folder):
         return folder, f"the local hub cache ({folder})"
     mirror = MIRRORS.get(name)
     if mirror and mirror.cached():
         return mirror.cached_folder, f"{mirror.cached_folder} ({mirror.described})"
-    problem = "it was not asked, as wished" if offline else _hub_problem()
+    problem = "it was not asked, as wished" if offline else hub_problem()
     if not problem:
         try:
-            folder = _snapshot(name)
+            folder = snapshot(name, _HUB_FILES)
         except RepositoryNotFoundError:
             problem = "it has no such repository, or a private one"
         # Whatever goes wrong between here and the hub is the network's or the hub's doing.
@@ -88,55 +79,6 @@ def find(name: str, *, offline: bool = False, downloads: Path | None = None) -> 
         f"{name}: not in the local cache, and not from the hub ({problem}); give a folder with the "
         f"model, set HF_HOME to a cache that has it, or take one of {', '.join(MIRRORS)}"
     )
-
-
-def _is_hub_id(name: str) -> bool:
-    """Whether a name may be a repository on the hub: ``owner/model``."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return "/" in name
-
-
-def _snapshot(name: str, *, local_files_only: bool = False) -> Path | None:
-    """The hub's files of a repository; None if the local cache has none of it."""
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                allow_patterns=_HUB_FILES,
-                local_files_only=local_files_only,
-                etag_timeout=HUB_SECONDS,
-            )
-        )
-    except LocalEntryNotFoundError:
-        if local_files_only:
-            return None
-        raise
-
-
-def _hub_problem() -> str:
-    """Why the hub cannot be asked; empty if it answers.
-
-    Resolving a name has no time-out of its own and can hang for a minute behind a firewall, hence
-    the thread.
-    """
-    if hub.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    problem = [f"{hub.ENDPOINT} did not answer within {HUB_SECONDS:g} s"]
-
-    def ask() -> None:
-        try:
-            get_session().head(hub.ENDPOINT, timeout=HUB_SECONDS)
-            problem[0] = ""
-        except Exception as error:  # of whichever HTTP library the hub's client uses
-            problem[0] = f"{hub.ENDPOINT} cannot be reached: {first_line(error)}"
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return problem[0]
 
 
 def has_weights(folder: Path) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
 
 from speechadapt.audio import SAMPLE_RATE
-from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.attention import use_attention
+from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at
 from speechadapt.backbones.layers import Tap
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
@@ -63,6 +64,8 @@ class Wav2Vec2Backbone(Backbone):
             fingerprint or _fingerprint(model),
             site_table(encoder, self._embed),
         )
+        if any(site.attention for site in self.sites.values()):
+            use_attention(self.model)
         self._encoder = encoder
         self._tap = Tap(list(encoder.encoder.layers))
         config = encoder.config
@@ -101,11 +104,10 @@ class Wav2Vec2Backbone(Backbone):
         transformers leaves out masks for checkpoints whose front end normalises over time, and
         padding then changes every state of an utterance; here it changes none.
         """
-        positions = self.positions(features.lengths)
-        frames = self._front_end(features).transpose(1, 2)
-        projected = self._encoder.feature_projection(frames)
-        # Some models of the family return what they project beside the projection.
-        hidden = self._embed(projected[0] if isinstance(projected, tuple) else projected)
+        if features.layers is None:
+            positions, hidden = self.positions(features.lengths), self._project(features)
+        else:
+            positions, hidden = features.lengths, features.values.mT
         mask = None
         if self.key_lengths(features) is not None:
             mask = torch.arange(hidden.shape[1], device=hidden.device) < positions[:, None]
@@ -117,6 +119,19 @@ class Wav2Vec2Backbone(Backbone):
         with self._tap.collecting() as read:
             states = self._encoder.encoder(hidden, attention_mask=mask).last_hidden_state
         return Encoded(states, positions, (*read, states))
+
+    def ahead(self, features: Features, layers: int) -> Features:
+        """The front end, which takes most of a small model's time; no layer."""
+        with torch.no_grad():
+            return Features(self._project(features).mT, self.positions(features.lengths), 0)
+
+    def _project(self, features: Features) -> Tensor:
+        """What the first layer reads, ``[batch, positions, dim]``."""
+        frames = self._front_end(features).transpose(1, 2)
+        projected = self._encoder.feature_projection(frames)
+        # Some models of the family return what they project beside the projection.
+        hidden: Tensor = self._embed(projected[0] if isinstance(projected, tuple) else projected)
+        return hidden
 
     def _front_end(self, features: Features) -> Tensor:
         """The convolutions, ``[batch, channels, positions]``."""
@@ -220,6 +235,7 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
                 mine = entry if part == "out" else None
                 name = f"{at}.attn.{part}"
                 sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, mine, stable))
+            sites.append(_attention_site(f"{at}.attn.kv", layer.attention, entry, stable))
         else:
             name = f"{at}.attn.out"
             sites.append(Site(name, layer.dropout, width, width, entry, stable))
@@ -234,6 +250,16 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
         ]
         if stable:  # the layer ends with the feed-forward's output plus its residual …
             sites.append(Site(f"{at}.out", last, width, inner, entry, reads_residual=True))
+            language = getattr(layer, "adapter_layer", None)
+            if language is not None:  # MMS; what it gives is added to the layer's output
+                sites.append(Site(f"{at}.language", language, width, width))
         else:  # … or with the normalisation of that sum
             sites.append(Site(f"{at}.out", layer.final_layer_norm, width, width))
     return sites
+
+
+def _attention_site(name: str, attention: Any, entry: nn.Module, stable: bool) -> Site:
+    """The keys and values of an attention, whose layer normalises before it if ``stable``."""
+    key, value = linear_at(attention, "k_proj"), linear_at(attention, "v_proj")
+    made = Attention(int(attention.num_heads), key, value, entry if stable else None)
+    return Site(name, attention, key.out_features, key.in_features, attention=made)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    WhisperForConditionalGeneration,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import WhisperForConditionalGeneration
 
-from speechadapt.backbones.base import Backbone, Encoded, Site, linear_at
+from speechadapt.backbones.attention import use_attention
+from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at, module_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
-from speechadapt.call import current
 from speechadapt.features import Features, LogMel
 
 POSITION_SECONDS = 0.02  # one encoder position
@@ -48,30 +43,6 @@ _SUBLAYERS = {
 _STACKS = {"encoder": ("attn", "ffn"), "decoder": ("attn", "cross", "ffn")}
 
 
-def masked_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' SDPA attention that also hides encoder positions beyond each utterance.
-
-    transformers passes no mask to Whisper's encoder and cross attention; the current call has it.
-    Without a call, or with equal lengths, this is transformers' function unchanged.
-    """
-    call = current()
-    if call is not None and not getattr(module, "is_causal", False):
-        mask = call.key_mask(query.shape[0], key.shape[2], query.device)
-        attention_mask = attention_mask if mask is None else mask
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-AttentionInterface.register("speechadapt", masked_attention)
-AttentionMaskInterface.register("speechadapt", sdpa_mask)
-
-
 class WhisperBackbone(Backbone):
     """A frozen Whisper and the places where adapters attach.
 
@@ -94,7 +65,7 @@ class WhisperBackbone(Backbone):
             checkpoint.fingerprint or fingerprint(checkpoint.model),
             site_table(checkpoint.model, self._embed),
         )
-        self.model.set_attn_implementation("speechadapt")
+        use_attention(self.model)
         self.tokenizer = checkpoint.tokenizer
         self.generation = checkpoint.generation
         self._log_mel: LogMel | None = None
@@ -129,18 +100,36 @@ class WhisperBackbone(Backbone):
         Returns:
             States ``[batch, frames / 2, dim]``.
         """
+        read: list[Tensor] = []
+        last = self._run(features, None, read if layers else None)
+        states = self.model.model.encoder.layer_norm(last)
+        lengths = self.positions(features.lengths) if features.layers is None else features.lengths
+        return Encoded(states, lengths, (*read, states) if layers else None)
+
+    def ahead(self, features: Features, layers: int) -> Features:
+        """Any number of layers; without any, features are small and soon read."""
+        if not layers:
+            return features
+        with torch.no_grad():
+            states = self._run(features, layers)
+        return Features(states.mT, self.positions(features.lengths), layers)
+
+    def _run(self, features: Features, end: int | None, read: list[Tensor] | None = None) -> Tensor:
+        """What layer ``end`` reads, None = the last norm; ``read`` gets what those before read."""
         encoder = self.model.model.encoder
-        hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
-        hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
-        read = []
-        for layer in encoder.layers:
-            if layers:
+        if features.layers is None:
+            hidden = nn.functional.gelu(encoder.conv1(features.values.to(self.dtype)))
+            hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+            hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
+        else:
+            hidden = features.values.mT
+        for layer in encoder.layers[features.layers or 0 : end]:
+            if read is not None:
                 read.append(hidden)
-            hidden = layer(hidden, None)
-        states = encoder.layer_norm(hidden)
-        every = (*read, states) if layers else None
-        return Encoded(states, self.positions(features.lengths), every)
+            output = layer(hidden, None)
+            # Releases of transformers before 5.4 put it into a tuple.
+            hidden = output[0] if isinstance(output, tuple) else output
+        return hidden
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Teacher-forced decoder pass, without a cache.
@@ -185,8 +174,21 @@ def site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
                     entry = norm if part == "out" else None
                     name = f"{stack}.{index}.{sublayer}.{part}"
                     sites.append(Site(name, leaf, leaf.out_features, leaf.in_features, entry))
+                if sublayer != "ffn":
+                    name = f"{stack}.{index}.{sublayer}.kv"
+                    sites.append(_attention_site(name, layer, linears, norm))
             # The layer's own output is the feed-forward's output plus its residual.
             last = linear_at(layer, "fc2")
             name = f"{stack}.{index}.out"
             sites.append(Site(name, last, width, last.in_features, norm, reads_residual=True))
     return sites
+
+
+def _attention_site(name: str, layer: nn.Module, paths: Mapping[str, str], norm: nn.Module) -> Site:
+    """The keys and values of an attention whose linear layers are at ``paths``."""
+    leaf: Any = module_at(layer, paths["q"].rpartition(".")[0])
+    key, value = linear_at(layer, paths["k"]), linear_at(layer, paths["v"])
+    # Cross attention reads the encoder's states as they are.
+    states = norm if ".attn." in name else None
+    attention = Attention(leaf.num_heads, key, value, states)
+    return Site(name, leaf, key.out_features, key.in_features, attention=attention)

@@ -45,7 +45,8 @@ def add_inputs(parser: argparse.ArgumentParser, base: dict[str, Any]) -> None:
         help="audio file, folder of audio files, Kaldi data dir or JSONL manifest",
     )
     add("--base", **base)
-    add("--adapter", action="append", default=[], metavar="DIR", help="load it; may be repeated")
+    text = "folder, or owner/name on the hub; may be repeated"
+    add("--adapter", action="append", default=[], help=text)
     add(
         "--route", help="adapter to use, a+b, or none (default: the only adapter loaded, else none)"
     )
@@ -123,7 +124,7 @@ def find_recordings(inputs: Iterable[str]) -> list[Utterance]:
     found: list[Utterance | Path] = []
     for item in inputs:
         path = Path(item)
-        if path.suffix == ".jsonl" or (path / "wav.scp").is_file():
+        if is_data_set(item):
             found += load_utterances(item)
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
@@ -142,6 +143,12 @@ def find_recordings(inputs: Iterable[str]) -> list[Utterance]:
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ConfigError(f"{twice[0]}: named twice among the inputs; give each recording once")
     return utterances
+
+
+def is_data_set(item: str) -> bool:
+    """Whether an input is a Kaldi data dir or a manifest, rather than recordings as such."""
+    path = Path(item)
+    return path.suffix == ".jsonl" or (path / "wav.scp").is_file()
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -25,6 +25,7 @@ from speechadapt.cli.objectives import (
 )
 from speechadapt.cli.options import add_fields, build, given, read_yaml
 from speechadapt.errors import ConfigError
+from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
 from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
@@ -72,6 +73,12 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
+    )
+    adapter.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        help="train the adapter to be stored with so many bits a weight (default: 32)",
     )
     adapter.add_argument("--points", nargs="+", help="where in a layer, e.g. attn.q ffn.out")
     adapter.add_argument("--stacks", nargs="+", help="encoder, decoder (default: both)")
@@ -171,6 +178,13 @@ def _train(args: argparse.Namespace) -> int:
         adapter.start_from(load_adapter(args.init, model.backbone))
         stored = (Path(args.init) / TENSOR_FILE).read_bytes()
         key["init"] = hashlib.sha256(stored).hexdigest()
+    if args.bits:
+        if not any(t.dim() > 1 for values in adapter.tensors.values() for t in values.values()):
+            raise ConfigError(
+                f"--bits {args.bits}: {args.adapter} has vectors only, which stay as they are; "
+                "leave --bits out"
+            )
+        adapter.bits = key["bits"] = info.training["bits"] = args.bits
     model.bank.add(adapter)
     share = adapter.parameter_count / model.backbone.parameter_count
     print(
@@ -242,7 +256,11 @@ def _run(
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    examples = TrainingSet(model.backbone, data.utterances, config, task.objective.listener)
+    below = target.layers_below(model.backbone.depth)
+    if model.bank.call([target.route]).reads_layers:  # by a head that weighs them all
+        below = None
+    listener = task.objective.listener
+    examples = TrainingSet(model.backbone, data.utterances, config, listener, below)
     settings = settings_of(
         **settings,
         **task.settings,

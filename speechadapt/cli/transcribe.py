@@ -6,22 +6,35 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from speechadapt.cli.inputs import Sound, add_inputs, choose_route, find_recordings
+from speechadapt.cli.inputs import (
+    Sound,
+    add_inputs,
+    choose_route,
+    find_recordings,
+    is_data_set,
+)
+from speechadapt.data import Utterance, load_utterances
+from speechadapt.data.labels import read_labels
 from speechadapt.decoding.formats import SUFFIXES
 from speechadapt.decoding.options import TASKS, DecodeOptions, language_code
 from speechadapt.decoding.outputs import open_output
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import ConfigError
-from speechadapt.model import load
+from speechadapt.model import SpeechModel, load
 from speechadapt.progress import progress
+from speechadapt.route import Route, parse_route
 
 _EXAMPLES = """examples:
   speechadapt transcribe talk.wav --base openai/whisper-base
   speechadapt transcribe clips/ --adapter exp/be/adapter --format json --out texts/
   speechadapt transcribe data/be/test --adapter exp/be/adapter --beam 5 --format kaldi \\
       --out exp/be/test/text
+  speechadapt transcribe data/all --adapter exp/be/adapter --adapter exp/ro/adapter \\
+      --routes utt2lang --format kaldi --out exp/all/text
   speechadapt transcribe lecture.mp3 --word-timestamps --format srt --out lecture.srt
 
 With several recordings, txt on standard output or in one file has the id before each text, and json
@@ -36,6 +49,12 @@ def configure_transcribe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     base = {"default": "openai/whisper-base", "help": "hub id or folder (default %(default)s)"}
     add_inputs(parser, base)
+    add(
+        "--routes",
+        metavar="TABLE",
+        help="table of the data dirs (field of a manifest) with a route for each utterance, "
+        "such as utt2lang; a batch may mix them",
+    )
     add(
         "--language",
         help="Whisper's code, or auto to detect (default: that of "
@@ -72,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         SpeechAdaptError: Anything the user can mend. What was finished before is written.
     """
     trailing_silence = None if args.context == "auto" else _context(args.context)
-    options = _options(args, None)  # wrong settings are told before anything is loaded
+    options = _options(args)  # wrong settings are told before anything is loaded
     utterances = find_recordings(args.inputs)
     out = None if args.out is None else Path(args.out)
     if out is not None and args.out.endswith(os.sep):
@@ -80,12 +99,11 @@ def run(args: argparse.Namespace) -> int:
     output = open_output(args.format, out, [utterance.id for utterance in utterances])
 
     model = load(args.base, args.adapter, device=args.device)
-    route = choose_route(args.route, model)
+    routes = _routes(args, model, utterances)
     if args.context == "auto":
-        trailing_silence = model.trailing_silence([route])
-    options = _options(args, model.language(route))
-
-    languages = {u.id: language_code(u.language) for u in utterances if u.language}
+        trailing_silence = model.trailing_silence([*dict.fromkeys(routes.values())])
+    own = {u.id: u.language or model.language(routes[u.id]) for u in utterances}
+    languages = {name: language_code(language) for name, language in own.items() if language}
     sound = Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
     try:
@@ -93,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
             for transcript in transcribe(
                 model,
                 sound,
-                route=route,
+                route=None,
+                routes=routes,
                 options=options,
                 trailing_silence=trailing_silence,
                 languages=None if args.language else languages,
@@ -108,8 +127,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace, adapter_language: str | None) -> DecodeOptions:
-    language = args.language or adapter_language
+def _routes(
+    args: argparse.Namespace, model: SpeechModel[Any], utterances: Sequence[Utterance]
+) -> dict[str, Route]:
+    """The route of each recording by its id."""
+    if args.routes is None:
+        route = choose_route(args.route, model)
+        return {utterance.id: route for utterance in utterances}
+    if args.route is not None:
+        raise ConfigError("--route and --routes: give one of them")
+    texts: dict[str, str] = {}
+    for item in args.inputs:
+        if not is_data_set(item):
+            raise ConfigError(f"--routes {args.routes}: {item} is no data dir or manifest")
+        for name, values in read_labels(item, args.routes, load_utterances(item)).items():
+            texts[name] = " ".join(values)
+    parsed = {text: parse_route(text) for text in dict.fromkeys(texts.values())}
+    model.bank.call([*parsed.values()])  # what is not loaded is told before anything is read
+    return {name: parsed[text] for name, text in texts.items()}
+
+
+def _options(args: argparse.Namespace) -> DecodeOptions:
+    language = args.language
     subtitles = args.format in ("srt", "vtt")
     return DecodeOptions(
         language=None if language is None or language.lower() == "auto" else language,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 
 from speechadapt.audio import SAMPLE_RATE
 from speechadapt.backbones.whisper import WhisperBackbone
@@ -48,6 +49,7 @@ class _Recording:
     id: str
     samples: np.ndarray
     spans: list[Span]
+    route: Route
     language: str | None
     found: dict[int, Hypothesis] = field(default_factory=dict)
 
@@ -63,6 +65,7 @@ def transcribe(
     route: Route,
     options: DecodeOptions,
     trailing_silence: float | None,
+    routes: Mapping[str, Route] | None = None,
     languages: Mapping[str, str] | None = None,
     batch_seconds: float = 60.0,
     vad: Callable[[], VoiceActivity] = load_vad,
@@ -76,9 +79,10 @@ def transcribe(
     Args:
         model: The frozen model and its adapters.
         items: Id and samples, mono float32 at 16 kHz.
-        route: What all of them use.
+        route: What recordings use that are not among ``routes``.
         options: Settings of the search.
         trailing_silence: Seconds after each window; None = Whisper's own 30 s.
+        routes: Of recordings by id; a batch may hold any of them.
         languages: Of recordings by id, where known; the others have that of ``options``.
         batch_seconds: Most seconds of a batch, silence and padding included.
         vad: Makes the detector; called only if a recording is longer than a window.
@@ -98,24 +102,22 @@ def transcribe(
         if detector is None and len(samples) > WINDOW_SECONDS * SAMPLE_RATE:
             detector = vad()
         language = (languages or {}).get(name, options.language)
-        recording = _Recording(name, samples, windows(samples, detector), language)
+        own = (routes or {}).get(name, route)
+        recording = _Recording(name, samples, windows(samples, detector), own, language)
         if len(recording.spans) > 1 and language is None and _detects(model):
             first = _cut(recording, 0)
-            encoded = model.encode([first], [route], trailing_silence)
-            recording.language = detect_languages(model, encoded, [route])[0][0]
+            encoded = model.encode([first], [own], trailing_silence)
+            recording.language = detect_languages(model, encoded, [own])[0][0]
         waiting.append(recording)
         if sum(len(r.samples) for r in waiting) >= _LOOKAHEAD_SECONDS * SAMPLE_RATE:
-            yield from _finish(
-                model, waiting, route, options, trailing_silence, batch_seconds, progress
-            )
+            yield from _finish(model, waiting, options, trailing_silence, batch_seconds, progress)
             waiting = []
-    yield from _finish(model, waiting, route, options, trailing_silence, batch_seconds, progress)
+    yield from _finish(model, waiting, options, trailing_silence, batch_seconds, progress)
 
 
 def _finish(
     model: SpeechModel,
     recordings: Sequence[_Recording],
-    route: Route,
     options: DecodeOptions,
     trailing_silence: float | None,
     batch_seconds: float,
@@ -124,23 +126,35 @@ def _finish(
     cuts = [(r, index) for r in recordings for index in range(len(r.spans))]
     for batch in _batches(cuts, trailing_silence, batch_seconds):
         waves = [_cut(recording, index) for recording, index in batch]
-        routes = [route] * len(batch)
-        whisper = isinstance(model.backbone, WhisperBackbone) and model.head(route) is None
-        search = decode if whisper else decode_ctc
-        hypotheses = search(
-            model,
-            model.encode(waves, routes, trailing_silence),
-            routes,
-            [recording.language for recording, _ in batch],
-            options,
-            [len(wave) / SAMPLE_RATE for wave in waves],
-        )
-        for (recording, index), hypothesis in zip(batch, hypotheses, strict=True):
-            recording.found[index] = hypothesis
+        encoded = model.encode(waves, [recording.route for recording, _ in batch], trailing_silence)
+        for search, rows in _searches(model, batch).items():
+            mine = [batch[row] for row in rows]
+            hypotheses = search(
+                model,
+                encoded if len(mine) == len(batch) else encoded.rows(torch.tensor(rows)),
+                [recording.route for recording, _ in mine],
+                [recording.language for recording, _ in mine],
+                options,
+                [len(waves[row]) / SAMPLE_RATE for row in rows],
+            )
+            for (recording, index), hypothesis in zip(mine, hypotheses, strict=True):
+                recording.found[index] = hypothesis
         if progress:
             progress(sum(map(len, waves)) / SAMPLE_RATE)
     for recording in recordings:
         yield recording.transcript()
+
+
+def _searches(
+    model: SpeechModel, batch: Sequence[tuple[_Recording, int]]
+) -> dict[Callable[..., list[Hypothesis]], list[int]]:
+    """How to decode, and the rows of a batch for which to do so."""
+    rows: dict[Callable[..., list[Hypothesis]], list[int]] = {}
+    for row, (recording, _) in enumerate(batch):
+        whisper = isinstance(model.backbone, WhisperBackbone)
+        own = decode if whisper and model.head(recording.route) is None else decode_ctc
+        rows.setdefault(own, []).append(row)
+    return rows
 
 
 def _batches(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from speechadapt.adapters.registry import family_of
 from speechadapt.backbones.base import Backbone
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
+from speechadapt.interop.foreign import CONFIG_FILE, fill, info_for, read_json
 from speechadapt.store import card, description_of, read_tensors, write_tensors
 
-CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
 SIDECAR = "speechadapt.json"
 _PREFIX = "base_model.model."
@@ -92,7 +90,7 @@ def import_peft(
     """Read the LoRA of a PEFT folder.
 
     Ranks and alphas that differ from layer to layer are evened out: ranks padded with zeros, alphas
-    folded into the tensors. Layers of the same kind that it leaves out get zeros.
+    folded into the tensors. Layers of the same kind that it leaves out get a LoRA without effect.
 
     Args:
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -104,9 +102,9 @@ def import_peft(
         AdapterError: A file is missing, pickled or damaged; a setting our LoRA does not have; a
             tensor without its partner, or for a layer that the base does not have.
     """
-    settings = _read_json(folder / CONFIG_FILE)
+    settings = read_json(folder / CONFIG_FILE)
     _check(folder, settings)
-    sidecar = _read_json(folder / SIDECAR) if (folder / SIDECAR).is_file() else {}
+    sidecar = read_json(folder / SIDECAR) if (folder / SIDECAR).is_file() else {}
     if info is None:
         info = _info(sidecar, backbone)
     pairs = _pairs(folder, backbone, settings)
@@ -121,14 +119,8 @@ def import_peft(
     )
     title = name or str(sidecar.get("name") or folder.resolve().name)
     adapter = Adapter.fresh(title, config, family_of(config), backbone.sites.values(), info)
-    with torch.no_grad():
-        for site, tensors in adapter.tensors.items():
-            tensors["down.weight"].zero_()
-            if site in pairs:
-                down, up = pairs[site]
-                tensors["down.weight"][: len(down)].copy_(down)
-                tensors["up.weight"][:, : len(down)].copy_(up)
-    return adapter
+    found = {site: {"down.weight": down, "up.weight": up} for site, (down, up) in pairs.items()}
+    return fill(adapter, found)
 
 
 def _check(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -190,27 +182,15 @@ def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
 
 def _info(sidecar: Mapping[str, Any], backbone: Backbone) -> AdapterInfo:
     known = dict(sidecar.get("info") or {})
+    if not known:
+        return info_for(backbone)
     try:
         info = AdapterInfo(**known)
     except TypeError as error:
         raise AdapterError(f"{SIDECAR}: info cannot be read ({error})") from None
-    if not known:
-        info = replace(info, trailing_silence=backbone.frozen_trailing_silence, base=backbone.name)
-    elif info.fingerprint != backbone.fingerprint:
+    if info.fingerprint != backbone.fingerprint:
         raise AdapterError(
             f"{SIDECAR}: made for the base {info.base!r} with fingerprint {info.fingerprint[:12]}, "
             f"but {backbone.name!r} has {backbone.fingerprint[:12]}; load the base it was made for"
         )
-    return replace(info, fingerprint=backbone.fingerprint)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise AdapterError(f"{path}: missing, so this is no PEFT adapter") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AdapterError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise AdapterError(f"{path}: expected a JSON object")
-    return values
+    return info

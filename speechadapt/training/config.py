@@ -34,6 +34,11 @@ class Augmentation:
             raise ConfigError(f"augmentation: snr is {self.snr}, expected lowest and highest dB")
 
     @property
+    def masks(self) -> bool:
+        """Whether parts of the features are masked."""
+        return bool(self.time_masks or self.frequency_masks)
+
+    @property
     def changes_audio(self) -> bool:
         """Whether waves differ from epoch to epoch, so that features cannot be kept."""
         return bool(self.speed) or self.noise is not None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speechadapt.audio import audio_duration, load_audio
@@ -21,6 +20,7 @@ from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import TrainConfig
 
 KEPT_SECONDS = 20_000.0  # of audio whose features are kept in memory, about 32 kB a second
+KEPT_STATES = 2e9  # bytes of states that are kept instead
 _WINDOW_SECONDS = FULL_FRAMES * HOP / 16_000
 
 
@@ -31,10 +31,18 @@ class Listener:
     Attributes:
         backbone: Computes its features.
         trailing_silence: Seconds after each utterance.
+        layers: How many of its layers have read what it hears, at most; None = not even what comes
+            before them.
     """
 
     backbone: Backbone
     trailing_silence: float
+    layers: int | None = None
+
+    def hear(self, waves: Sequence[np.ndarray]) -> Features:
+        """Features of ``waves``; of one wave, if layers are to read them."""
+        features = self.backbone.features(waves, self.trailing_silence)
+        return features if self.layers is None else self.backbone.ahead(features, self.layers)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ class TrainingSet:
         utterances: With transcripts.
         config: Trailing silence and augmentation.
         listener: Who hears each utterance beside the model in training.
+        below: Encoder layers below everything that learns: where the audio stays the same and
+            memory suffices, they are run once for each utterance. None = nothing is below.
 
     Raises:
         DataError: No utterance at all, or one longer than 30 s.
@@ -72,6 +82,7 @@ class TrainingSet:
         utterances: Sequence[Utterance],
         config: TrainConfig,
         listener: Listener | None = None,
+        below: int | None = None,
     ):
         if not utterances:
             raise DataError("the training set has no utterances")
@@ -89,11 +100,15 @@ class TrainingSet:
         self.seconds = [length / slowest + config.trailing_silence for length in lengths]
         noise = config.augmentation.noise
         self._noise = [_wave(u) for u in load_utterances(noise)] if noise else []
-        student = Listener(backbone, config.trailing_silence)
+        kept = not config.augmentation.changes_audio and sum(lengths) <= KEPT_SECONDS
+        states = sum(self.seconds) / backbone.position_seconds * backbone.width * 4
+        if not kept or config.augmentation.masks or states > KEPT_STATES:
+            below = None
+        student = Listener(backbone, config.trailing_silence, below)
         # Whoever hears: the model in training first.
         self._ears = [student] if listener is None else [student, listener]
-        self._kept: list[list[Tensor]] | None = None
-        if not config.augmentation.changes_audio and sum(lengths) <= KEPT_SECONDS:
+        self._kept: list[list[Features]] | None = None
+        if kept:
             with progress(self.utterances, desc="features", unit="utt", leave=False) as bar:
                 self._kept = [self._hear_alone(_wave(u)) for u in bar]
 
@@ -105,21 +120,19 @@ class TrainingSet:
         else:
             pairs = [self._augmented(self.utterances[i], rng) for i in indices]
             heard, *clean = (
-                _hear(ear, [pair[number] for pair in pairs])
-                for number, ear in enumerate(self._ears)
+                ear.hear([pair[number] for pair in pairs]) for number, ear in enumerate(self._ears)
             )
-        augmentation = self.config.augmentation
-        if augmentation.time_masks or augmentation.frequency_masks:
-            heard = spec_augment(heard, augmentation, rng)
+        if self.config.augmentation.masks:
+            heard = spec_augment(heard, self.config.augmentation, rng)
         utterances = [self.utterances[index] for index in indices]
         return Batch(utterances, heard, clean[0] if clean else None)
 
-    def _hear_alone(self, wave: np.ndarray) -> list[Tensor]:
+    def _hear_alone(self, wave: np.ndarray) -> list[Features]:
         """Features of one wave for each ear; equal ears share them."""
-        made: dict[Listener, Tensor] = {}
+        made: dict[Listener, Features] = {}
         for ear in self._ears:
             if ear not in made:
-                made[ear] = _hear(ear, [wave]).values[0]
+                made[ear] = ear.hear([wave])
         return [made[ear] for ear in self._ears]
 
     def _augmented(self, utterance: Utterance, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +144,6 @@ class TrainingSet:
         if self._noise:
             wave = mix_at_snr(wave, rng.choice(self._noise), rng.uniform(*augmentation.snr), rng)
         return wave, clean
-
-
-def _hear(ear: Listener, waves: Sequence[np.ndarray]) -> Features:
-    return ear.backbone.features(waves, ear.trailing_silence)
 
 
 def _wave(utterance: Utterance) -> np.ndarray:
@@ -149,8 +158,9 @@ def _seconds(utterance: Utterance) -> float:
     return audio_duration(utterance.audio) - (utterance.start or 0.0)
 
 
-def _pad(features: Sequence[Tensor]) -> Features:
-    """Batch of single features ``[bins, frames]`` or ``[samples]``, zero beyond each one's end."""
-    lengths = torch.tensor([feature.shape[-1] for feature in features], device=features[0].device)
-    padded = pad_sequence([feature.movedim(-1, 0) for feature in features], batch_first=True)
-    return Features(padded.movedim(1, -1), lengths)
+def _pad(features: Sequence[Features]) -> Features:
+    """Batch of features of one utterance each, zero beyond each one's end."""
+    lengths = torch.cat([feature.lengths for feature in features])
+    values = [feature.values[0].movedim(-1, 0) for feature in features]
+    padded = pad_sequence(values, batch_first=True)
+    return Features(padded.movedim(1, -1), lengths, features[0].layers)

@@ -22,6 +22,11 @@ class Target(Protocol):
     route: Route
     base_is_frozen: bool
 
+    def layers_below(self, depth: int) -> int | None:
+        """Of ``depth`` encoder layers, those before the first place where something learns; None =
+        their input changes already."""
+        ...
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns."""
         ...
@@ -48,6 +53,10 @@ class AdapterTarget:
         self.adapter = adapter
         self.route: Route = adapter.name
 
+    def layers_below(self, depth: int) -> int | None:
+        """Those before the adapter's first site."""
+        return self.adapter.layers_below(depth)
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the adapter trains."""
         return self.adapter.named_parameters()
@@ -61,8 +70,9 @@ class AdapterTarget:
         self.adapter.train(mode)
 
     def save(self, path: Path) -> None:
-        """The adapter's folder, in float32: what evaluation saw is what is stored."""
-        save_adapter(self.adapter, path)
+        """The adapter's folder, in float32 or in as few bits as it was trained for: what
+        evaluation saw is what is stored."""
+        save_adapter(self.adapter, path, bits=self.adapter.bits)
 
 
 class FullTarget:
@@ -73,6 +83,9 @@ class FullTarget:
 
     def __init__(self, model: SpeechModel):
         self.backbone = model.backbone
+
+    def layers_below(self, depth: int) -> None:
+        """None: everything learns."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter but those that stay as they are."""

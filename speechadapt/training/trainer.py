@@ -7,26 +7,30 @@ import json
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from speechadapt.call import running
+from speechadapt.adapters.adapter import Adapter
+from speechadapt.call import Call, running
 from speechadapt.data.batching import batch_stream
 from speechadapt.errors import SpeechAdaptError
+from speechadapt.features import Features
 from speechadapt.files import write_json
 from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
 from speechadapt.training.objectives.objective import Objective
+from speechadapt.training.pruning import BATCHES, awaits_scores, prune
 from speechadapt.training.state import TrainState, load_state, save_state
-from speechadapt.training.target import Target, restore, snapshot
+from speechadapt.training.target import AdapterTarget, Target, restore, snapshot
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Trainer:
         before = self.model.checksum() if self.target.base_is_frozen else None
         if state.step:
             self._restore(state)
+        elif isinstance(self.target, AdapterTarget) and awaits_scores(self.target.adapter):
+            prune(self.target.adapter, self.model, self._first_losses, self.config.seed)
         self._train(state)
         if before is not None and self.model.checksum() != before:
             raise SpeechAdaptError("the frozen base changed while training; please report this")
@@ -146,25 +152,15 @@ class Trainer:
 
     def _step(self, step: int, batches: list[list[int]]) -> float:
         """One optimiser step over ``batches``; returns the loss per symbol."""
-        # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
-        torch.manual_seed(self.config.seed * 1_000_003 + step)
-        rng = random.Random(f"{self.config.seed}/{step}")
-        device = self.model.backbone.device
-        prepared = []
-        for indices in batches:
-            batch = self.examples.batch(indices, rng)
-            prepared.append((batch.heard, self.objective.targets(batch)))
+        prepared = self._prepared(step, batches)
         tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
         for heard, targets in prepared:
             routes = [self.target.route] * len(heard)
             call = self.model.bank.call(routes, self.model.backbone.key_lengths(heard))
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-            with running(call), autocast:
-                encoded = self.model.backbone.encode(heard, call.reads_layers)
-                loss = self.objective.loss(encoded, targets) / tokens
-                for penalty in call.penalties:
-                    loss = loss + penalty / len(batches)
+            loss = self._loss(call, heard, targets) / tokens
+            for penalty in call.penalties:
+                loss = loss + penalty / len(batches)
             loss.backward()
             total += loss.item()
         if not total < float("inf"):
@@ -180,6 +176,32 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
+
+    def _prepared(self, step: int, batches: list[list[int]]) -> list[tuple[Features, Any]]:
+        """Features and targets of the batches of a step."""
+        # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        rng = random.Random(f"{self.config.seed}/{step}")
+        prepared = []
+        for indices in batches:
+            batch = self.examples.batch(indices, rng)
+            prepared.append((batch.heard, self.objective.targets(batch)))
+        return prepared
+
+    def _loss(self, call: Call, heard: Features, targets: Any) -> Tensor:
+        """Loss of one batch, summed over its symbols."""
+        device = self.model.backbone.device
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+        with running(call), autocast:
+            encoded = self.model.backbone.encode(heard, call.reads_layers)
+            return self.objective.loss(encoded, targets)
+
+    def _first_losses(self, adapter: Adapter) -> Iterator[Tensor]:
+        """Losses of the run's first batches with ``adapter`` in the place of the one trained."""
+        stream = batch_stream(self.examples.seconds, self.config.batch_seconds, self.config.seed)
+        for heard, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
+            call = Call((adapter,), ((0,),) * len(heard), self.model.backbone.key_lengths(heard))
+            yield self._loss(call, heard, targets)
 
     def _evaluate(self, state: TrainState) -> None:
         assert self.dev_error is not None

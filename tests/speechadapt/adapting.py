@@ -16,7 +16,8 @@ def add(model, name, config, seed=0, effect=True):
     if effect:
         generator = torch.Generator().manual_seed(seed + 100)
         for key, tensor in adapter.named_tensors():
-            if "/start." in key:  # what a PiSSA adapter is measured from
+            # What a PiSSA adapter is measured from, and which weights a sparse one has.
+            if "/start." in key or not tensor.is_floating_point():
                 continue
             noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
             tensor.data.add_((0.3 * noise).abs() if "var" in key else 0.3 * noise)

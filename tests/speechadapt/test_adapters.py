@@ -12,7 +12,7 @@ from speechadapt.adapters.average import average
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.registry import PRESETS, config_from_dict, family_of, preset
 from speechadapt.backbones.base import Site
-from speechadapt.call import current, running
+from speechadapt.call import running
 from speechadapt.errors import ConfigError, RouteError
 from speechadapt_kernels.bottleneck import BottleneckWeights, bottleneck
 
@@ -154,16 +154,6 @@ def test_threads_do_not_see_each_other(model, waves):
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_an_exception_leaves_nothing_behind(model, waves):
-    add(model, "be", preset("pfeiffer"))
-    before = logits(model, waves[:1], [None])
-    call = model.bank.call(["be"])
-    with pytest.raises(ZeroDivisionError), running(call):
-        raise ZeroDivisionError
-    assert current() is None
-    assert torch.equal(logits(model, waves[:1], [None]), before)
 
 
 def test_a_running_call_keeps_a_replaced_adapter(model, waves):

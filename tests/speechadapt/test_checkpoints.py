@@ -25,7 +25,7 @@ from whisper_files import (
     write_transformers,
 )
 
-from speechadapt.backbones import sources
+from speechadapt import hub as our_hub
 from speechadapt.backbones.checkpoints import fingerprint, load_whisper
 from speechadapt.backbones.mirrors import MIRRORS, Mirror
 from speechadapt.backbones.weights import checksum
@@ -285,7 +285,7 @@ def test_a_silent_hub_costs_seconds(monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(sources, "HUB_SECONDS", 0.3)
+        monkeypatch.setattr(our_hub, "HUB_SECONDS", 0.3)
         start = time.monotonic()
         with pytest.raises(CheckpointError, match=r"did not answer|cannot be reached"):
             load_whisper("someone/whisper")

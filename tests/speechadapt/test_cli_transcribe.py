@@ -142,6 +142,38 @@ def test_data_dirs_and_manifests(base, clips, tmp_path, capsys):
     assert [line.split()[0] for line in lines] == ["a", "m1"]
 
 
+def test_each_utterance_has_its_own_route(base, adapter, clips, tmp_path, capsys):
+    rows = [("a", "be"), ("b", "none"), ("c", "be")]
+    manifest = tmp_path / "some.jsonl"
+    audio = {name: str(clips / f"{name}.wav") for name, _ in rows}
+    lines = [
+        json.dumps({"id": n, "audio": audio[n], "utt2route": route}) + "\n" for n, route in rows
+    ]
+    manifest.write_text("".join(lines))
+    command = ["transcribe", str(manifest), "--base", str(base), "--adapter", str(adapter)]
+    command += [*COMMON, "--context", "0.5", "--format", "json"]
+
+    def texts(*more):
+        assert main([*command, *more]) == 0
+        lines = map(json.loads, capsys.readouterr().out.splitlines())
+        return {line["id"]: line["text"] for line in lines}
+
+    adapted, frozen = texts("--route", "be"), texts("--route", "none")
+    assert adapted["b"] != frozen["b"]
+    assert texts("--routes", "utt2route") == {**adapted, "b": frozen["b"]}
+    for more, message in (
+        (["--routes", "utt2route", "--route", "be"], "give one of them"),
+        (["--routes", "utt2x"], "utt2x is None"),
+        (["--routes", "id"], "no adapter 'a'"),
+        (["--routes", "utt2route"], "is no data dir"),
+    ):
+        if "no data dir" in message:
+            command.insert(1, str(clips.parent / "d.wav"))
+            (clips / "a.wav").rename(clips.parent / "d.wav")
+        assert main([*command, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_each_utterance_has_its_own_language_unless_one_is_asked_for(base, clips, tmp_path, capsys):
     manifest = tmp_path / "some.jsonl"
     rows = [{"id": "1", "language": "haw"}, {"id": "2", "language": "Romanian"}, {"id": "3"}]

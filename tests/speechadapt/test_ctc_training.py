@@ -186,6 +186,23 @@ def test_the_loss_is_torchs_and_leaves_padding_out(waves):
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
 
 
+def test_in_few_bits_the_head_stays_whole(base, data, tmp_path, capsys):
+    out = tmp_path / "be"
+    arguments = ["train", "--base", base, "--data", data, "--dev", data, "--out", out]
+    arguments += ["--adapter", "sparse", "--bits", 1, "--steps", 4, "--trailing-silence", 0.1]
+    assert main([str(argument) for argument in arguments]) == 0
+    description = json.loads((out / "adapter" / "speechadapt.json").read_text())
+    assert description["bits"] == description["info"]["training"]["bits"] == 1
+    stored = safetensors.torch.load_file(out / "adapter" / "adapter.safetensors")
+    assert stored["head/proj.weight"].dtype == torch.float32
+    assert stored["encoder.0.out/up.values:codes"].dtype == torch.uint8
+    assert stored["encoder.0.out/up.mask"].dtype == torch.uint8
+    assert speechadapt.load(base).load_adapter(out / "adapter").head is not None
+    capsys.readouterr()
+    assert main([*map(str, arguments[:-6]), "--steps", "4"]) == 2  # no longer sparse, no bits
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
 def test_objectives_that_make_no_sense_are_refused(base, data, tmp_path, capsys):
     ast = tmp_path / "ast"
     tiny_backbone("ast").model.float().save_pretrained(ast)
@@ -199,4 +216,7 @@ def test_objectives_that_make_no_sense_are_refused(base, data, tmp_path, capsys)
     assert "labels sounds and writes no text" in refused("--base", ast, "--objective", "ctc")
     assert "masks need a spectrogram" in refused("--base", base, "--frequency-masks", 1)
     assert "pfeiffer has no such setting" in refused("--base", base, "--rank", 3)
+    assert "pfeiffer has no such setting" in refused("--base", base, "--density", 0.5)
+    assert "density is 2.0" in refused("--base", base, "--adapter", "sparse", "--density", 2)
+    assert "vectors only" in refused("--base", base, "--adapter", "ia3", "--bits", 8)
     assert not (tmp_path / "out" / "adapter").exists()

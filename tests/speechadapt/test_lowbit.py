@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from speechadapt.adapters.registry import PRESETS
 from speechadapt.errors import AdapterError
-from speechadapt.lowbit import BITS, pack, unpack
+from speechadapt.lowbit import BITS, pack, rounded, unpack
 from speechadapt.store import load_adapter, save_adapter
 
 
@@ -34,6 +34,8 @@ def test_round_trip(rows, columns, depth, size, seed, bits):
     tensors = {"a/w": weight, "a/b": torch.randn(rows, generator=generator)}
     stored = pack(tensors, bits)
     found = unpack(stored, shapes_of(tensors), bits)
+    for key, tensor in tensors.items():  # what is trained is what is stored, to the last bit
+        assert torch.equal(rounded(tensor, bits), found[key])
     assert set(found) == set(tensors)
     assert torch.equal(found["a/b"], tensors["a/b"])
     assert found["a/w"].shape == weight.shape and torch.isfinite(found["a/w"]).all()
@@ -54,6 +56,20 @@ def test_one_bit_loses_what_the_theory_says():
     assert float((found - weight).square().mean()) == pytest.approx(1 - 2 / torch.pi, abs=0.01)
     theirs = 0.6745 * found / found.abs().mean()
     assert (theirs - weight).square().mean() > (found - weight).square().mean()
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_gradients_pass_the_rounding(bits):
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    factor = torch.arange(12.0).view(3, 4)
+    made = rounded(weight, bits)
+    (made * factor).sum().backward()
+    assert torch.equal(weight.grad, factor) and not torch.equal(made, weight)
+    bias = torch.randn(3)
+    assert rounded(bias, bits) is bias
+    assert not rounded(torch.zeros(3, 4), bits).any()
+    half = torch.randn(3, 4).half()
+    assert rounded(half, bits).dtype == torch.float16
 
 
 @pytest.mark.parametrize("bits", BITS)

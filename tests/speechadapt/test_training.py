@@ -14,6 +14,7 @@ from speechadapt.adapters.conv import ConformerConfig
 from speechadapt.adapters.gated import GatedConfig
 from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of, preset
+from speechadapt.adapters.sparse import SparseConfig
 from speechadapt.audio import write_flac
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.call import running
@@ -21,7 +22,9 @@ from speechadapt.data import Utterance
 from speechadapt.data.batching import batch_stream, bucketed_batches
 from speechadapt.errors import ConfigError, DataError
 from speechadapt.features import Features
+from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel
+from speechadapt.store import load_adapter
 from speechadapt.training.augment import change_speed, mix_at_snr, spec_augment
 from speechadapt.training.config import Augmentation, TrainConfig
 from speechadapt.training.examples import Batch, TrainingSet
@@ -54,7 +57,7 @@ HOULSBY = dataclasses.replace(preset("houlsby"), bottleneck=8, dropout=0.1)
 
 
 def make_trainer(
-    folder, utterances, config=CONFIG, kill_at=None, full=False, dev=True, chosen=HOULSBY
+    folder, utterances, config=CONFIG, kill_at=None, full=False, dev=True, chosen=HOULSBY, bits=None
 ):
     model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
     if full:
@@ -63,6 +66,8 @@ def make_trainer(
         adapter = Adapter.fresh(
             "be", chosen, family_of(chosen), model.backbone.sites.values(), AdapterInfo()
         )
+        adapter.info.fingerprint = model.backbone.fingerprint
+        adapter.bits = bits
         target = AdapterTarget(model.bank.add(adapter))
     examples = TrainingSet(model.backbone, utterances, config)
     objective = WhisperObjective(model.backbone)
@@ -92,9 +97,10 @@ def adapter_bytes(folder):
     return (folder / "adapter" / "adapter.safetensors").read_bytes()
 
 
-def test_loss_falls_and_the_base_stays(tmp_path, utterances):
+@pytest.mark.parametrize("bits", [None, 1])
+def test_loss_falls_and_the_base_stays(tmp_path, utterances, bits):
     config = dataclasses.replace(CONFIG, steps=30, learning_rate=5e-3)
-    trainer = make_trainer(tmp_path / "run", utterances, config, dev=False)
+    trainer = make_trainer(tmp_path / "run", utterances, config, dev=False, bits=bits)
     before = trainer.model.checksum()
     trainer.run()
     assert trainer.model.checksum() == before
@@ -122,19 +128,86 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path, utterances, kill_at):
 
 
 @pytest.mark.parametrize(
-    "chosen",
+    ("chosen", "bits"),
     [
-        ConformerConfig(bottleneck=4, kernel=3, dropout=0.1),  # has running statistics
-        GatedConfig(bottleneck=4, budget_weight=0.1),  # draws noise, adds to the loss
-        LoraConfig(rank=2, start="pissa", dropout=0.1),  # has tensors that are not trained
+        (ConformerConfig(bottleneck=4, kernel=3, dropout=0.1), None),  # has running statistics
+        (GatedConfig(bottleneck=4, budget_weight=0.1), None),  # draws noise, adds to the loss
+        (LoraConfig(rank=2, start="pissa", dropout=0.1), None),  # has tensors that are not trained
+        (SparseConfig(bottleneck=8, density=0.3, dropout=0.1), 8),  # chooses its weights
+        (HOULSBY, 1),  # computes with other weights than it learns
     ],
 )
-def test_runs_of_other_families_resume_too(tmp_path, utterances, chosen):
-    make_trainer(tmp_path / "whole", utterances, chosen=chosen).run()
+def test_other_runs_resume_too(tmp_path, utterances, chosen, bits):
+    make_trainer(tmp_path / "whole", utterances, chosen=chosen, bits=bits).run()
     with pytest.raises(Interrupted):
-        make_trainer(tmp_path / "cut", utterances, kill_at=5, chosen=chosen).run()
-    make_trainer(tmp_path / "cut", utterances, chosen=chosen).run()
+        make_trainer(tmp_path / "cut", utterances, kill_at=5, chosen=chosen, bits=bits).run()
+    make_trainer(tmp_path / "cut", utterances, chosen=chosen, bits=bits).run()
     assert adapter_bytes(tmp_path / "cut") == adapter_bytes(tmp_path / "whole")
+
+
+def weights_of(adapter):
+    """What the adapter computes with."""
+    return {
+        f"{site}/{key}": tensor.detach()
+        for site in adapter.tensors
+        for key, tensor in adapter.weights(site, torch.device("cpu")).items()
+    }
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        HOULSBY,
+        LoraConfig(rank=2, start="pissa"),  # measured from tensors that are rounded too
+        SparseConfig(bottleneck=8, density=0.3),
+    ],
+)
+def test_in_few_bits_what_was_evaluated_is_what_is_stored(
+    tmp_path, utterances, waves, chosen, bits
+):
+    config = dataclasses.replace(CONFIG, steps=4, eval_every=2)
+    whole = make_trainer(tmp_path / "whole", utterances, config, chosen=chosen, bits=bits)
+    evaluated = []
+
+    def dev_error():  # the last evaluation is the best
+        evaluated.append(
+            (weights_of(whole.target.adapter), whole.model.encode(waves, ["be"] * 3, 0.2))
+        )
+        return 1.0 / len(evaluated)
+
+    whole.dev_error = dev_error
+    whole.run()
+    weights, encoded = evaluated[-1]
+    stored = load_adapter(tmp_path / "whole" / "adapter", whole.model.backbone)
+    assert stored.bits is None
+    for key, tensor in weights_of(stored).items():
+        assert torch.equal(tensor, weights[key]), key
+    whole.model.bank.add(stored)
+    torch.testing.assert_close(
+        whole.model.encode(waves, ["be"] * 3, 0.2).states, encoded.states, rtol=1e-5, atol=1e-5
+    )
+    assert any(not torch.equal(tensor, evaluated[0][0][key]) for key, tensor in weights.items())
+
+
+def test_a_sparse_run_keeps_what_matters_to_its_data(tmp_path, utterances):
+    """Chosen once, at the start; not again for an adapter that starts from another."""
+    config = dataclasses.replace(CONFIG, steps=1)
+    chosen = SparseConfig(bottleneck=8, density=0.3)
+
+    def masks(trainer):
+        named = trainer.target.adapter.named_tensors()
+        return {key: tensor.clone() for key, tensor in named if key.endswith("mask")}
+
+    first = make_trainer(tmp_path / "first", utterances, config, chosen=chosen)
+    fresh = masks(first)
+    first.run()
+    scored = masks(first)
+    assert all(not torch.equal(mask, fresh[key]) for key, mask in scored.items())
+    second = make_trainer(tmp_path / "second", utterances[:2], config, chosen=chosen)
+    second.target.adapter.start_from(first.target.adapter)
+    second.run()
+    assert all(torch.equal(mask, scored[key]) for key, mask in masks(second).items())
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, utterances):

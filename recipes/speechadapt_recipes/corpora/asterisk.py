@@ -109,12 +109,7 @@ def prepare(
     if unknown := [language for language in languages if language not in LANGUAGES]:
         raise DataError(f"Asterisk has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
     check_decoder()
-    # The texts of all languages, whatever was asked for: the splits depend on them.
-    texts = {}
-    for language in LANGUAGES:
-        package = _unpacked(archives_of(language)[1], downloads, archives)
-        listing = f"asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
-        texts[language] = read_texts(package / "usr/share/doc" / listing)
+    texts = all_texts(downloads, archives)
     splits = split_keys(texts)
     sizes = {}
     with preparing(folder, *(source for name in languages for source in archives_of(name))):
@@ -133,6 +128,20 @@ def prepare(
             name = f"asterisk {language}"
             write_report(folder / language, sizes[language], [*left_out, *unusable], name)
     return sizes
+
+
+def all_texts(downloads: Path, archives: Path | None = None) -> dict[str, dict[str, str]]:
+    """Texts by language and key, of every language: the splits depend on all of them.
+
+    Raises:
+        FetchError: An archive cannot be had.
+    """
+    texts = {}
+    for language in LANGUAGES:
+        package = _unpacked(archives_of(language)[1], downloads, archives)
+        listing = f"asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
+        texts[language] = read_texts(package / "usr/share/doc" / listing)
+    return texts
 
 
 def read_texts(path: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from speechadapt_recipes.corpora.common import (
     write_report,
     write_splits,
 )
+from speechadapt_recipes.corpora.draws import rng_of
 
 KINDS = ("white", "pink", "brown", "hum")
 SECONDS = 30.0
@@ -90,8 +91,7 @@ def generate(name: str) -> np.ndarray:
     kind = name.split("-")[1] if name.count("-") == 2 else ""
     if kind not in KINDS:
         raise DataError(f"{name}: no such noise; the kinds are {', '.join(KINDS)}")
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = rng_of(name)
     count = round(SECONDS * SAMPLE_RATE)
     if kind == "hum":
         wave = _hum(rng, count)

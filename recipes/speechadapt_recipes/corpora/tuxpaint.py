@@ -11,7 +11,7 @@ are written. One voice a language: an adapter trained on one also learns the voi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from speechadapt.data import Utterance
@@ -80,7 +80,7 @@ def prepare(
         raise DataError(f"Tux Paint has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
     stamps = stamps_folder(downloads, archives, archive)
     texts = read_texts(stamps)
-    splits = assign_splits({stamp: list(lines.items()) for stamp, lines in texts.items()})
+    splits = split_stamps(texts)
     licence = LICENCE.format(version=archive.version)
     clips = {language: _clips(stamps, language, texts, splits) for language in languages}
     # Over all languages at once: no picture is in one language's training and another one's test.
@@ -108,7 +108,12 @@ def stamps_folder(
     return unpacked / _STAMPS
 
 
-def read_texts(stamps: Path) -> dict[str, dict[str, str]]:
+def split_stamps(texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Split of every stamp, from its texts in :data:`LANGUAGES` and English."""
+    return assign_splits({stamp: list(lines.items()) for stamp, lines in texts.items()})
+
+
+def read_texts(stamps: Path, languages: Collection[str] = LANGUAGES) -> dict[str, dict[str, str]]:
     """Texts by language of every stamp (its path without suffix); English is the first line."""
     texts = {}
     for path in sorted(stamps.rglob("*.txt")):
@@ -116,7 +121,7 @@ def read_texts(stamps: Path) -> dict[str, dict[str, str]]:
         found = {"en": lines[0].strip()} if lines else {}
         for line in lines[1:]:
             language, separator, text = line.partition(".utf8=")
-            if separator and language in LANGUAGES and text.strip():
+            if separator and language in languages and text.strip():
                 found[language] = text.strip()
         texts[path.relative_to(stamps).with_suffix("").as_posix()] = found
     return texts

@@ -1,0 +1,1 @@
+../../tuxpaint/asr1/path.sh

@@ -1,0 +1,1 @@
+"""Small bases that are pretrained from nothing, with their provenance written down."""
