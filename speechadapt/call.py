@@ -54,6 +54,12 @@ class Call:
         """Adapters in the longest stack of the batch."""
         return max(map(len, self.stacks), default=0)
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether a head of these adapters needs the states of all layers."""
+        heads = (adapter.head for adapter in self.adapters)
+        return any(head is not None and head.reads_layers for head in heads)
+
     def keep(self, utterances: Sequence[int], key_lengths: Tensor | None) -> Call:
         """The call that goes on with some of the utterances."""
         return Call(self.adapters, tuple(self.stacks[i] for i in utterances), key_lengths)

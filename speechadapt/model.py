@@ -65,11 +65,6 @@ class SpeechModel(Generic[B]):
         heads = [self.bank[name].head for name in adapter_names(route)]
         return next((head for head in reversed(heads) if head), self.backbone.head)
 
-    def reads_layers(self, routes: Sequence[Route]) -> bool:
-        """Whether a head of these routes needs the states of all layers."""
-        heads = [self.head(route) for route in dict.fromkeys(routes)]
-        return any(head is not None and head.reads_layers for head in heads)
-
     def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
         """What decoder passes over ``encoded`` need."""
         return self.bank.call(routes, encoded.key_lengths)
@@ -98,7 +93,7 @@ class SpeechModel(Generic[B]):
         features = self.backbone.features(waves, trailing_silence)
         call = self.bank.call(routes, self.backbone.key_lengths(features))
         with torch.inference_mode(), running(call):
-            return self.backbone.encode(features, self.reads_layers(routes))
+            return self.backbone.encode(features, call.reads_layers)
 
     def checksum(self) -> str:
         """SHA-256 over every tensor of the frozen base; training must not change it."""

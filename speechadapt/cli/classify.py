@@ -70,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
 def _line(labels: Labels | Score, kind: str, top: int) -> str:
     if isinstance(labels, Score):
         if kind == "json":
-            value = {labels.name: round(labels.value, 6)}
-            return json.dumps({"id": labels.id, "seconds": round(labels.seconds, 3), **value})
+            said = {labels.name: round(labels.value, 6)}
+            return json.dumps(
+                {"id": labels.id, "seconds": round(labels.seconds, 3), "values": said}
+            )
         return f"{labels.id}\t{labels.value:.4f}"
     best = dict(list(labels.probabilities.items())[:top])
     if kind == "json":

@@ -257,7 +257,7 @@ def _run(
     settings: dict[str, Any],
 ) -> int:
     below = target.layers_below(model.backbone.depth)
-    if model.reads_layers([target.route]):  # a head that weighs them all
+    if model.bank.call([target.route]).reads_layers:  # by a head that weighs them all
         below = None
     listener = task.objective.listener
     examples = TrainingSet(model.backbone, data.utterances, config, listener, below)

@@ -62,7 +62,7 @@ class Head(ABC):
         """
         if not self.reads_layers:
             return encoded.states
-        assert encoded.layers is not None  # SpeechModel.reads_layers saw to it
+        assert encoded.layers is not None  # Call.reads_layers saw to it
         shares = self.tensors[LAYERS].softmax(0)
         mixed = shares[0] * encoded.layers[0]
         for share, states in zip(shares[1:], encoded.layers[1:], strict=True):

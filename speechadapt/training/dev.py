@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import jiwer
@@ -210,6 +211,8 @@ class FeaturesDev:
         config: TrainConfig,
     ):
         self.model, self.objective = model, objective
+        noise = replace(config.augmentation, speed=(), time_masks=0, frequency_masks=0)
+        config = replace(config, augmentation=noise)
         examples = TrainingSet(model.backbone, utterances, config, objective.listener)
         rng = random.Random(f"{config.seed}/dev")
         with progress(range(len(utterances)), desc="dev", unit="utt", leave=False) as bar:

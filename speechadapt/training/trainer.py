@@ -191,10 +191,10 @@ class Trainer:
     def _loss(self, call: Call, heard: Features, targets: Any) -> Tensor:
         """Loss of one batch, summed over its symbols."""
         device = self.model.backbone.device
-        layers = self.model.reads_layers([self.target.route])
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
         with running(call), autocast:
-            return self.objective.loss(self.model.backbone.encode(heard, layers), targets)
+            encoded = self.model.backbone.encode(heard, call.reads_layers)
+            return self.objective.loss(encoded, targets)
 
     def _first_losses(self, adapter: Adapter) -> Iterator[Tensor]:
         """Losses of the run's first batches with ``adapter`` in the place of the one trained."""

@@ -95,7 +95,14 @@ def test_values_are_learnt(home, tmp_path, capsys):
     assert command("classify", home / "data", "--base", home / "whisper", "--adapter",
                    out / "adapter", "--format", "json") == 0  # fmt: skip
     row = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert set(row) == {"id", "seconds", "level"}
+    assert set(row) == {"id", "seconds", "values"} and set(row["values"]) == {"level"}
+
+
+@pytest.mark.parametrize("name", ["train", "finetune", "classify"])
+def test_help_has_examples(name, capsys):
+    with pytest.raises(SystemExit):
+        command(name, "--help")
+    assert "examples:" in capsys.readouterr().out
 
 
 def test_noise_is_undone_without_transcripts(home, tmp_path):

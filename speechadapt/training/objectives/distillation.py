@@ -89,9 +89,8 @@ class Distillation:
     def _taught(self, wanted: Any, clean: Features) -> Tensor:
         routes = [self.route] * len(clean)
         backbone = self.teacher.backbone
-        with running(self.teacher.bank.call(routes, backbone.key_lengths(clean))):
-            encoded = backbone.encode(clean, self.teacher.reads_layers(routes))
-            return self.its.logits(encoded, wanted)
+        with running(self.teacher.bank.call(routes, backbone.key_lengths(clean))) as call:
+            return self.its.logits(backbone.encode(clean, call.reads_layers), wanted)
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
