@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.adapter import AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.registry import FAMILIES, PRESETS, family_of, preset
+from speechadapt.adapters.registry import FAMILIES, PRESETS, preset
 from speechadapt.cli.datasets import Data, read_sets
 from speechadapt.cli.newheads import add_heads
 from speechadapt.cli.objectives import (
@@ -24,14 +23,14 @@ from speechadapt.cli.objectives import (
     base_task,
 )
 from speechadapt.cli.options import add_fields, build, given, read_yaml
+from speechadapt.cli.targets import adapter_target, hyper_target
 from speechadapt.errors import ConfigError
 from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
-from speechadapt.store import TENSOR_FILE, load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
 from speechadapt.training.examples import TrainingSet
 from speechadapt.training.state import settings_of
-from speechadapt.training.target import AdapterTarget, FullTarget, Target
+from speechadapt.training.target import FullTarget, Target
 from speechadapt.training.trainer import Trainer
 
 _TRAIN_EXAMPLES = """examples:
@@ -39,6 +38,7 @@ _TRAIN_EXAMPLES = """examples:
       --adapter houlsby --bottleneck 64 --out exp/be
   speechadapt train --data data/be/train data/ro/train --out exp/shared
   speechadapt train --data data/be/train --init exp/shared/adapter --out exp/be --steps 100
+  speechadapt train --data data/*/train --hyper 64 --out exp/all
   speechadapt train --data data/ro/train --dev data/ro/dev --out exp/ro --steps 150 --seed 1
   speechadapt train --data data/be/train --teacher openai/whisper-medium --out exp/be
 CTC (wav2vec2 family, or Whisper's encoder with --objective ctc), labels, values, noise:
@@ -79,6 +79,13 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=BITS,
         help="train the adapter to be stored with so many bits a weight (default: 32)",
+    )
+    adapter.add_argument(
+        "--hyper",
+        type=int,
+        metavar="WIDTH",
+        help="one network of this width makes an adapter for each language of the data; they are "
+        "written to OUT/adapter/LANGUAGE",
     )
     adapter.add_argument("--points", nargs="+", help="where in a layer, e.g. attn.q ffn.out")
     adapter.add_argument("--stacks", nargs="+", help="encoder, decoder (default: both)")
@@ -151,7 +158,7 @@ def _train(args: argparse.Namespace) -> int:
     languages = {utterance.language or args.language for utterance in data.utterances}
     info = AdapterInfo(
         kind=kind,
-        language=languages.pop() if kind == "language" and len(languages) == 1 else None,
+        language=next(iter(languages)) if kind == "language" and len(languages) == 1 else None,
         trailing_silence=config.trailing_silence,
         base=args.base,
         fingerprint=model.backbone.fingerprint,
@@ -164,33 +171,9 @@ def _train(args: argparse.Namespace) -> int:
             **{k: v for k, v in dataclasses.asdict(config).items() if k != "augmentation"},
         },
     )
-    adapter = Adapter.fresh(
-        args.name or args.out.name,
-        adapter_config,
-        family_of(adapter_config),
-        model.backbone.sites.values(),
-        info,
-        config.seed,
-        task.head,
-    )
-    key: dict[str, Any] = {"adapter": adapter.config.to_dict(), "base": model.backbone.fingerprint}
-    if args.init:
-        adapter.start_from(load_adapter(args.init, model.backbone))
-        stored = (Path(args.init) / TENSOR_FILE).read_bytes()
-        key["init"] = hashlib.sha256(stored).hexdigest()
-    if args.bits:
-        if not any(t.dim() > 1 for values in adapter.tensors.values() for t in values.values()):
-            raise ConfigError(
-                f"--bits {args.bits}: {args.adapter} has vectors only, which stay as they are; "
-                "leave --bits out"
-            )
-        adapter.bits = key["bits"] = info.training["bits"] = args.bits
-    model.bank.add(adapter)
-    share = adapter.parameter_count / model.backbone.parameter_count
-    print(
-        f"adapter {adapter.name}: {adapter.parameter_count:,} parameters, {share:.2%} of the base"
-    )
-    return _run(args, model, AdapterTarget(adapter), task, data, dev, config, key)
+    make = hyper_target if args.hyper is not None else adapter_target
+    target, key = make(args, model, adapter_config, info, languages, task)
+    return _run(args, model, target, task, data, dev, config, key)
 
 
 def _encoder_only(config: AdapterConfig) -> AdapterConfig:
@@ -257,7 +240,9 @@ def _run(
     settings: dict[str, Any],
 ) -> int:
     below = target.layers_below(model.backbone.depth)
-    if model.bank.call([target.route]).reads_layers:  # by a head that weighs them all
+    if model.bank.call(
+        target.routes(data.utterances[:1])
+    ).reads_layers:  # by a head that weighs them all
         below = None
     listener = task.objective.listener
     examples = TrainingSet(model.backbone, data.utterances, config, listener, below)
@@ -278,7 +263,7 @@ def _run(
         config,
         args.out,
         settings,
-        (lambda: ranking.error(target.route)) if ranking else None,
+        (lambda: ranking.error(target.routes(dev.utterances))) if ranking else None,
         ranking.metric if ranking else "error",
     )
     print(json.dumps(vars(trainer.run())))

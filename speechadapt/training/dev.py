@@ -48,8 +48,8 @@ class DevSet(Protocol):
 
     metric: str
 
-    def error(self, route: Route) -> float:
-        """The error with this route; lower is better."""
+    def error(self, routes: Sequence[Route]) -> float:
+        """The error with these routes, one for each utterance; lower is better."""
         ...
 
 
@@ -87,7 +87,7 @@ class TextDev:
         self.references = {u.id: u.text or "" for u in utterances}
         self.waves = _waves(utterances)
 
-    def error(self, route: Route) -> float:
+    def error(self, routes: Sequence[Route]) -> float:
         """Corpus word error rate of a greedy transcription, case and punctuation aside."""
         options = DecodeOptions(language=self.language, temperatures=(0.0,))
         hypotheses = {
@@ -95,7 +95,8 @@ class TextDev:
             for result in transcribe(
                 self.model,
                 self.waves,
-                route=route,
+                route=None,
+                routes=dict(zip(self.references, routes, strict=True)),
                 options=options,
                 languages=self.languages,
                 trailing_silence=self.trailing_silence,
@@ -135,8 +136,9 @@ class LabelDev:
         self.trailing_silence = trailing_silence
         self.waves = _waves(utterances)
 
-    def error(self, route: Route) -> float:
+    def error(self, routes: Sequence[Route]) -> float:
         """From 0 to 1."""
+        (route,) = set(routes)  # one head says what the labels are
         found = list(
             classify(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
         )
@@ -185,8 +187,9 @@ class ValueDev:
         self.model, self.values, self.trailing_silence = model, values, trailing_silence
         self.waves = _waves(utterances)
 
-    def error(self, route: Route) -> float:
+    def error(self, routes: Sequence[Route]) -> float:
         """Of the set as a whole."""
+        (route,) = set(routes)  # one head says what the value is
         said = score(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
         return float(np.mean([(s.value - self.values[s.id]) ** 2 for s in said]))
 
@@ -219,10 +222,10 @@ class FeaturesDev:
             self.batches: list[Batch] = [examples.batch([index], rng) for index in bar]
 
     @torch.inference_mode()
-    def error(self, route: Route) -> float:
+    def error(self, routes: Sequence[Route]) -> float:
         """Mean over the utterances."""
         total = 0.0
-        for batch in self.batches:
+        for batch, route in zip(self.batches, routes, strict=True):
             with running(self.model.bank.call([route])):
                 encoded = self.model.backbone.encode(batch.heard)
                 total += float(self.objective.loss(encoded, self.objective.targets(batch)))

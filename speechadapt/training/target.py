@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.adapters.adapter import Adapter
+from speechadapt.data import Utterance
 from speechadapt.files import replacing
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
@@ -17,10 +18,13 @@ from speechadapt.store import save_adapter
 
 
 class Target(Protocol):
-    """Parameters that learn, the route that uses them, and how they are stored."""
+    """Parameters that learn, the routes that use them, and how they are stored."""
 
-    route: Route
     base_is_frozen: bool
+
+    def routes(self, utterances: Sequence[Utterance]) -> list[Route]:
+        """What each utterance uses, as the parameters are now."""
+        ...
 
     def layers_below(self, depth: int) -> int | None:
         """Of ``depth`` encoder layers, those before the first place where something learns; None =
@@ -51,7 +55,10 @@ class AdapterTarget:
 
     def __init__(self, adapter: Adapter):
         self.adapter = adapter
-        self.route: Route = adapter.name
+
+    def routes(self, utterances: Sequence[Utterance]) -> list[Route]:
+        """The adapter, for all."""
+        return [self.adapter.name] * len(utterances)
 
     def layers_below(self, depth: int) -> int | None:
         """Those before the adapter's first site."""
@@ -79,10 +86,13 @@ class FullTarget:
     """Fine-tune every parameter: the baseline adapters are compared with, never the product."""
 
     base_is_frozen = False
-    route: Route = None
 
     def __init__(self, model: SpeechModel):
         self.backbone = model.backbone
+
+    def routes(self, utterances: Sequence[Utterance]) -> list[Route]:
+        """No adapter."""
+        return [None] * len(utterances)
 
     def layers_below(self, depth: int) -> None:
         """None: everything learns."""

@@ -26,7 +26,7 @@ from speechadapt.files import write_json
 from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
-from speechadapt.training.examples import TrainingSet
+from speechadapt.training.examples import Batch, TrainingSet
 from speechadapt.training.objectives.objective import Objective
 from speechadapt.training.pruning import BATCHES, awaits_scores, prune
 from speechadapt.training.state import TrainState, load_state, save_state
@@ -155,10 +155,10 @@ class Trainer:
         prepared = self._prepared(step, batches)
         tokens = sum(self.objective.count(targets) for _, targets in prepared)
         total = 0.0
-        for heard, targets in prepared:
-            routes = [self.target.route] * len(heard)
-            call = self.model.bank.call(routes, self.model.backbone.key_lengths(heard))
-            loss = self._loss(call, heard, targets) / tokens
+        for batch, targets in prepared:
+            routes = self.target.routes(batch.utterances)
+            call = self.model.bank.call(routes, self.model.backbone.key_lengths(batch.heard))
+            loss = self._loss(call, batch.heard, targets) / tokens
             for penalty in call.penalties:
                 loss = loss + penalty / len(batches)
             loss.backward()
@@ -177,15 +177,15 @@ class Trainer:
         self.optimizer.zero_grad()
         return total
 
-    def _prepared(self, step: int, batches: list[list[int]]) -> list[tuple[Features, Any]]:
-        """Features and targets of the batches of a step."""
+    def _prepared(self, step: int, batches: list[list[int]]) -> list[tuple[Batch, Any]]:
+        """The batches of a step and their targets."""
         # All randomness is a function of (seed, step): a resumed run draws what the whole one drew.
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         rng = random.Random(f"{self.config.seed}/{step}")
         prepared = []
         for indices in batches:
             batch = self.examples.batch(indices, rng)
-            prepared.append((batch.heard, self.objective.targets(batch)))
+            prepared.append((batch, self.objective.targets(batch)))
         return prepared
 
     def _loss(self, call: Call, heard: Features, targets: Any) -> Tensor:
@@ -199,7 +199,8 @@ class Trainer:
     def _first_losses(self, adapter: Adapter) -> Iterator[Tensor]:
         """Losses of the run's first batches with ``adapter`` in the place of the one trained."""
         stream = batch_stream(self.examples.seconds, self.config.batch_seconds, self.config.seed)
-        for heard, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
+        for batch, targets in self._prepared(0, list(itertools.islice(stream, BATCHES))):
+            heard = batch.heard
             call = Call((adapter,), ((0,),) * len(heard), self.model.backbone.key_lengths(heard))
             yield self._loss(call, heard, targets)
 
