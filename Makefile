@@ -21,12 +21,15 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/python -m pytest -q
 
-# Site tables and numerics with the oldest transformers that setup.cfg allows.
+# Site tables and numerics with the oldest transformers that setup.cfg allows; all the rest is as in
+# the environment, which a .pth file adds.
+SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 oldest: $(VENV)/installed
-	rm -rf $(VENV)/oldest
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $(VENV)/oldest \
+	$(PYTHON) -m venv --clear $(VENV)/oldest
+	$(BIN)/python -c $(SITE) >$$($(VENV)/oldest/bin/python -c $(SITE))/rest.pth
+	$(VENV)/oldest/bin/python -m pip install --disable-pip-version-check -q \
 		"transformers==$$(sed -n 's/^ *transformers>=\([0-9]*\.[0-9]*\)$$/\1/p' setup.cfg).*"
-	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest -q tests/speechadapt/test_whisper.py \
+	$(VENV)/oldest/bin/python -m pytest -q tests/speechadapt/test_whisper.py \
 		tests/speechadapt/test_backbones.py tests/speechadapt/test_prefix.py
 
 lint: $(VENV)/installed
