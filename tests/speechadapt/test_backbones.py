@@ -84,6 +84,7 @@ def test_contract_of_every_family(model, waves, preset):
     batch = [waves[0], waves[1], waves[2], waves[1]]
     routes = ["a", "b", None, Stack("b", "other")]
     together = states(model, batch, routes)
+    same = []
     for row, (wave, route) in enumerate(zip(batch, routes, strict=True)):
         alone = states(model, [wave], [route])
         length = int(alone.lengths[0])
@@ -91,8 +92,10 @@ def test_contract_of_every_family(model, waves, preset):
             together.states[row, :length], alone.states[0], rtol=1e-9, atol=1e-9
         )
         plain = states(model, [wave], [None]).states
-        untouched = route is None or (preset == "head" and isinstance(route, str))
-        assert untouched == torch.allclose(alone.states, plain, rtol=1e-6, atol=1e-6)
+        same.append(torch.allclose(alone.states, plain, rtol=1e-6, atol=1e-6))
+    assert same[2:] == [True, False]
+    # A head changes no state; of two random hard gates one may be shut for a whole utterance.
+    assert all(same[:2]) == (preset == "head")
 
 
 def test_hooks_reach_what_a_sub_layer_reads_and_leaves(model, waves):
