@@ -13,6 +13,7 @@ from typing import Protocol
 import jiwer
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score
 
 from speechadapt.audio import load_audio
 from speechadapt.call import running
@@ -150,19 +151,8 @@ class LabelDev:
             truth = np.array([label in self.labels[f.id] for f in found])
             if truth.any():  # of a label that is nowhere, nothing can be said
                 scores = np.array([f.probabilities[label] for f in found])
-                precisions.append(average_precision(truth, scores))
+                precisions.append(average_precision_score(truth, scores))
         return 1.0 - sum(precisions) / len(precisions) if precisions else 1.0
-
-
-def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over the true items of the precision at their score.
-
-    Args:
-        truth: Whether each item is true, ``[items]``; at least one is.
-        scores: Higher = taken for true more likely, ``[items]``.
-    """
-    precisions = [truth[scores >= score].mean() for score in scores[truth]]
-    return float(np.mean(precisions))
 
 
 class ValueDev:

@@ -2,7 +2,6 @@
 
 import random
 
-import numpy as np
 import pytest
 import torch
 from adapting import add
@@ -27,7 +26,6 @@ from speechadapt.heads.regressor import RegressorConfig, RegressorHead
 from speechadapt.model import SpeechModel
 from speechadapt.training.augment import spec_augment
 from speechadapt.training.config import Augmentation, TrainConfig
-from speechadapt.training.dev import average_precision
 from speechadapt.training.examples import Batch, TrainingSet
 from speechadapt.training.objectives.classify import ClassifyObjective
 from speechadapt.training.objectives.ctc import CtcObjective
@@ -259,13 +257,6 @@ def test_upper_case_vocabularies_are_spelt_in_upper_case():
     config = CtcConfig(("<pad>", "|", "A", "B", "'"))
     assert config.spell("a b'") == ["A", "|", "B", "'"]
     assert CtcConfig(("<pad>", "|", "a", "B")).spell("ab") == ["a", "b"]
-
-
-def test_average_precision():
-    truth, scores = np.array([1, 0, 1, 0], bool), np.array([0.9, 0.8, 0.7, 0.1])
-    assert average_precision(truth, scores) == pytest.approx((1 + 2 / 3) / 2)
-    assert average_precision(truth, truth.astype(float)) == 1.0
-    assert average_precision(truth, np.zeros(4)) == 0.5
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from speechadapt_recipes.bases import scenes
 from speechadapt_recipes.bases.categories import read_categories, write_categories
 from speechadapt_recipes.bases.front_end import gabor_filters
 from speechadapt_recipes.bases.pool import pool
-from speechadapt_recipes.bases.scores import average_precision
 from speechadapt_recipes.bases.store import store
 from speechadapt_recipes.cli import main
 from speechadapt_recipes.corpora import asterisk, synthetic, tuxpaint
@@ -516,10 +515,3 @@ def test_labels_by_kind_and_condition(tmp_path, capsys):
     answers.write_text(rows[0] + "\n")
     assert main(["labels", str(tmp_path / "data"), str(answers)]) == 2
     assert "b has no probability of lang:be" in capsys.readouterr().err
-
-
-def test_average_precision():
-    assert average_precision([0.9, 0.8, 0.7, 0.6], [True, False, True, False]) == pytest.approx(
-        5 / 6
-    )
-    assert average_precision([0.5, 0.5], [True, False]) == 0.5  # a tie is half right

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from speechadapt.data import Utterance, write_data_dir
-from speechadapt.errors import DataError
+from speechadapt.data import Utterance, read_data_dir, write_data_dir
+from speechadapt.data.labels import read_labels
 
 TABLE = "utt2category"
 
@@ -38,10 +38,6 @@ def read_categories(folder: Path) -> dict[str, tuple[str, ...]]:
     """Labels by utterance.
 
     Raises:
-        DataError: The directory has no such table.
+        DataError: The directory breaks its format, or has no such table.
     """
-    table = folder / TABLE
-    if not table.is_file():
-        raise DataError(f"{table}: missing; prepare the data directory again")
-    rows = [line.split() for line in table.read_text(encoding="utf-8").splitlines()]
-    return {row[0]: tuple(row[1:]) for row in rows if row}
+    return read_labels(folder, TABLE, read_data_dir(folder))

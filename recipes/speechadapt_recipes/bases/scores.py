@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import average_precision_score
 
 from speechadapt.data import Utterance, read_data_dir
 from speechadapt_eval.bootstrap import confidence_interval, interval_of
@@ -131,16 +132,6 @@ def error_cells(wrong: Sequence[bool]) -> list[str]:
     ]
 
 
-def average_precision(scores: Sequence[float], true: Sequence[bool]) -> float:
-    """Mean over the true ones of the precision at their rank; equal scores share a rank."""
-    values, truth = np.asarray(scores), np.asarray(true)
-    order = np.argsort(-values, kind="stable")
-    values, truth = values[order], truth[order]
-    last = np.searchsorted(-values, -values, side="right")  # how many score at least as much
-    precision = np.cumsum(truth)[last - 1] / last
-    return float(precision[truth].mean())
-
-
 def _precision_table(
     labels: Sequence[str],
     truth: Mapping[str, Sequence[str]],
@@ -149,7 +140,8 @@ def _precision_table(
     rows, precisions = [], []
     for label in labels:
         true = [label in mine for mine in truth.values()]
-        precisions.append(average_precision([found[name][label] for name in truth], true))
+        scores = [found[name][label] for name in truth]
+        precisions.append(average_precision_score(true, scores))
         rows.append([label, f"{sum(true)}", percent(precisions[-1])])
     rows.append(["mean", f"{len(truth)}", percent(float(np.mean(precisions)))])
     return render(("label", "clips", "average precision %"), rows, markdown=True)
