@@ -95,11 +95,13 @@ class Family(ABC):
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
+        copies: Whether a fresh adapter is a copy of layers of the base, and not drawn.
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
     attends: ClassVar[bool] = False
+    copies: ClassVar[bool] = False
 
     def shares_softmax(self, config: Any) -> bool:
         """Whether what it adds to an attention takes part in the softmax of the other keys."""
