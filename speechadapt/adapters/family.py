@@ -123,6 +123,12 @@ class Family(ABC):
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
 
+    def blank(self, config: Any, site: Site) -> dict[str, Tensor]:
+        """Names, shapes and types of what :meth:`init` gives, on ``meta``: nothing is drawn."""
+        with torch.device("meta"):
+            tensors = self.init(config, site, torch.Generator("cpu"))
+        return {key: tensor.to("meta") for key, tensor in tensors.items()}  # also copies
+
     def dense(self, config: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What :meth:`apply` takes, made from the tensors an adapter has at a site."""
         return tensors

@@ -61,7 +61,7 @@ def number(cell: str) -> int | None:
 
 def parameters(config, sites) -> int | None:
     try:
-        return Adapter.fresh("a", config, family_of(config), sites, AdapterInfo()).parameter_count
+        return Adapter.blank("a", config, family_of(config), sites, AdapterInfo()).parameter_count
     except ConfigError:
         return None
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import threading
+from unittest.mock import patch
 
 import pytest
 import torch
 from adapting import add
 
+from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.conv import ConformerConfig, ConvPassConfig
 from speechadapt.adapters.family import SiteBatch
@@ -146,6 +148,21 @@ def test_saved_and_loaded_it_is_the_same(model, waves, name, tmp_path):
     model.bank.add(loaded)  # mapped from the file, its tensors may be aligned otherwise
     torch.testing.assert_close(logits(model, waves, ["a"] * 3), expected, rtol=1e-12, atol=1e-12)
     assert config_from_dict(adapter.config.to_dict()) == adapter.config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_read_from_disk_is_not_made_first(model, name):
+    """A blank adapter is a fresh one but for its values, and takes no decomposition to make."""
+    sites, family = model.backbone.sites.values(), family_of(CONFIGS[name])
+    with patch.object(torch.linalg, "svd", side_effect=AssertionError):
+        blank = Adapter.blank("a", CONFIGS[name], family, sites, AdapterInfo())
+    fresh = Adapter.fresh("a", CONFIGS[name], family, sites, AdapterInfo())
+    assert blank.config == fresh.config
+    for (key, tensor), (other, value) in zip(
+        blank.named_tensors(), fresh.named_tensors(), strict=True
+    ):
+        assert key == other and tensor.is_meta
+        assert (tensor.shape, tensor.dtype) == (value.shape, value.dtype)
 
 
 def test_a_batch_of_every_family_trains_them_all(model, waves):

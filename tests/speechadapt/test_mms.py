@@ -126,6 +126,8 @@ def test_a_fresh_one_is_the_checkpoints_own(waves):
     model.bank.add(fresh)
     assert torch.equal(model.encode(waves, ["new"] * 3, 0.0).states, before)
     assert fresh.parameter_count == 2 * (2 * 32 * 6 + 6 + 3 * 32)
+    blank = Adapter.blank("new", config, family_of(config), sites, AdapterInfo())
+    assert all(tensor.is_meta for _, tensor in blank.named_tensors())
 
 
 def test_its_size_is_that_of_the_checkpoint():
