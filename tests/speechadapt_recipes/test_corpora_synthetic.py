@@ -139,5 +139,5 @@ def test_synthetic_speech_is_training_data_with_a_label(texts, tmp_path):
     said = len(library.said)
     synthetic.prepare(tmp_path / "data", texts, ["it"], speaker=speaker)
     assert len(library.said) == said  # what is there is kept
-    with pytest.raises(DataError, match="no texts in xx"):
+    with pytest.raises(DataError, match="synthetic speech has no xx"):
         synthetic.prepare(tmp_path / "data", texts, ["xx"], speaker=speaker)
