@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
@@ -19,7 +19,11 @@ import soxr
 
 from speechadapt.errors import AudioError
 from speechadapt.files import replacing
+from speechadapt.optional import torchaudio
 from speechadapt.truncation import missing_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_RATE = 16_000
 LOWEST_RATE = 2_000  # a header that claims less is damaged, and resampling it would fill the memory
@@ -103,6 +107,21 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     if from_rate == to_rate:
         return np.ascontiguousarray(samples, dtype=np.float32)
     return soxr.resample(samples, from_rate, to_rate).astype(np.float32)
+
+
+def resample_tensor(wave: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Change the sample rate of ``[samples]`` where it lies.
+
+    On a GPU torchaudio does it there; where torchaudio does not import, soxr does it on the CPU.
+    No gradient passes through.
+    """
+    audio = torchaudio() if wave.is_cuda else None
+    if audio is not None:
+        return audio.functional.resample(wave.detach(), from_rate, to_rate)
+    import torch  # seconds to import; preparing data does without
+
+    samples = resample(wave.detach().cpu().numpy(), from_rate, to_rate)
+    return torch.from_numpy(samples).to(wave.device)
 
 
 @contextmanager

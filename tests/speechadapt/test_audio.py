@@ -1,13 +1,27 @@
 """Reading sound: every width, rate and channel count, and one sentence for each bad file."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio, resample, write_flac
+from speechadapt import audio
+from speechadapt.audio import (
+    SAMPLE_RATE,
+    audio_duration,
+    load_audio,
+    resample,
+    resample_tensor,
+    write_flac,
+)
 from speechadapt.errors import AudioError
 
 
@@ -209,3 +223,59 @@ def test_resample_keeps_what_fits_and_removes_the_rest():
     assert np.abs(wave - tone(hertz=1_000))[1_000:-1_000].max() < 1e-3
     same = np.ones(5, np.float32)
     assert np.array_equal(resample(same, 8_000, 8_000), same)
+
+
+def test_resample_tensor_on_the_cpu_is_soxr(monkeypatch):
+    monkeypatch.setattr(audio, "torchaudio", lambda: pytest.fail("asked for on the CPU"))
+    wave = torch.from_numpy(tone(48_000).astype(np.float32))
+    expected = resample(wave.numpy(), 48_000, SAMPLE_RATE)
+    assert torch.equal(resample_tensor(wave, 48_000, SAMPLE_RATE), torch.from_numpy(expected))
+
+
+class GpuTensor(torch.Tensor):
+    """A CPU tensor that says it is on a GPU: all that the choice looks at."""
+
+    is_cuda = True
+
+
+def test_resample_tensor_on_a_gpu_takes_torchaudio_where_it_imports(monkeypatch):
+    calls = []
+
+    def on_gpu(wave, from_rate, to_rate):
+        calls.append((from_rate, to_rate))
+        return wave[::3]
+
+    library = SimpleNamespace(functional=SimpleNamespace(resample=on_gpu))
+    wave = torch.from_numpy(tone(48_000).astype(np.float32)).as_subclass(GpuTensor)
+    monkeypatch.setattr(audio, "torchaudio", lambda: library)
+    assert len(resample_tensor(wave, 48_000, SAMPLE_RATE)) == SAMPLE_RATE
+    assert calls == [(48_000, SAMPLE_RATE)]
+    monkeypatch.setattr(audio, "torchaudio", lambda: None)
+    assert len(resample_tensor(wave, 48_000, SAMPLE_RATE)) == SAMPLE_RATE
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "works"),
+    [
+        ("raise OSError('libcudart.so.13: cannot open shared object file')", False),
+        ("raise RuntimeError('built for another torch')", False),
+        ("import no_such_module", False),
+        ("version = 1", True),
+    ],
+)
+def test_a_broken_torchaudio_is_no_torchaudio(tmp_path, content, works):
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio/__init__.py").write_text(content + "\n")
+    code = """
+        from speechadapt.optional import torchaudio
+        print(torchaudio() is not None, torchaudio() is torchaudio())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert done.stdout.split() == [str(works), "True"]
