@@ -94,12 +94,16 @@ def _silence(x: Tensor, valid: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class ConvPassConfig(ConvConfig):
-    """Down projection, activation, convolution over time, activation, up projection.
+    """Down projection, activation, convolution over time, activation, up projection; a block beside
+    the attention and one beside the feed-forward, as in the paper.
 
+    The paper convolves images in two dimensions; here it is one, the order of the positions.
     A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
     """
 
     method: ClassVar[str] = "convpass"
+
+    points: tuple[str, ...] = ("attn.out", "ffn.out")
 
 
 class ConvPass(_Convolutional):
