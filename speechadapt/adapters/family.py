@@ -95,11 +95,13 @@ class Family(ABC):
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
+        copies: Whether a fresh adapter is a copy of layers of the base, and not drawn.
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
     attends: ClassVar[bool] = False
+    copies: ClassVar[bool] = False
 
     def shares_softmax(self, config: Any) -> bool:
         """Whether what it adds to an attention takes part in the softmax of the other keys."""
@@ -120,6 +122,12 @@ class Family(ABC):
     @abstractmethod
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
+
+    def blank(self, config: Any, site: Site) -> dict[str, Tensor]:
+        """Names, shapes and types of what :meth:`init` gives, on ``meta``: nothing is drawn."""
+        with torch.device("meta"):
+            tensors = self.init(config, site, torch.Generator("cpu"))
+        return {key: tensor.to("meta") for key, tensor in tensors.items()}  # also copies
 
     def dense(self, config: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What :meth:`apply` takes, made from the tensors an adapter has at a site."""
