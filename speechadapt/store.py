@@ -27,6 +27,8 @@ SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
+FILES = (CONFIG_FILE, TENSOR_FILE, CARD_FILE)
+"""What an adapter's folder holds, and nothing else."""
 
 
 def save_adapter(
@@ -45,6 +47,9 @@ def save_adapter(
         dtype: How tensors are stored; float16 halves the file.
         bits: 8 or 1: matrices of the adapter (not of its head) are stored with so many bits a
             weight (:mod:`speechadapt.lowbit`).
+
+    Raises:
+        OutputError: The folder holds something else, or cannot be written.
     """
     tensors: dict[str, Tensor] = dict(adapter.named_tensors())
     description = description_of(adapter)
@@ -53,7 +58,7 @@ def save_adapter(
         head = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{HEAD}/")}
         tensors = {**pack({k: t for k, t in tensors.items() if k not in head}, bits), **head}
         description = {**description, "bits": bits}
-    with replacing(Path(folder)) as temporary:
+    with replacing(Path(folder), *FILES) as temporary:
         temporary.mkdir()
         write_tensors(temporary / TENSOR_FILE, tensors, dtype)
         write_json(temporary / CONFIG_FILE, description)

