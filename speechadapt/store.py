@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -210,7 +209,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{path}: schema {description.get('schema')!r} is unknown, this version reads {SCHEMA}"
         )
-    if description.get("bits") not in (None, *BITS):
+    if description.get("bits") not in (None, *BITS) or description.get("bits") is True:
         known = " and ".join(map(str, BITS))
         raise AdapterError(f"{path}: bits is {description['bits']!r}, this version reads {known}")
     for key, kind in (("name", str), ("config", dict), ("info", dict), ("head", dict)):
@@ -224,13 +223,12 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     if unknown := sorted(set(values) - {field.name for field in fields(AdapterInfo)}):
         raise AdapterError(f"{folder / CONFIG_FILE}: info has unknown {', '.join(unknown)}")
-    info = AdapterInfo(**values)
+    try:
+        info = AdapterInfo(**values)
+    except ConfigError as error:
+        raise AdapterError(f"{folder / CONFIG_FILE}: {error}") from error
     seconds = info.trailing_silence
-    if (
-        not isinstance(seconds, (int, float))
-        or not math.isfinite(seconds)
-        or not 0 <= seconds <= 30
-    ):
+    if not 0 <= seconds <= 30:
         raise AdapterError(
             f"{folder / CONFIG_FILE}: trailing_silence is {seconds!r}, expected 0 … 30 seconds"
         )

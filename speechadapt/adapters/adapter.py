@@ -15,6 +15,7 @@ from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
 from speechadapt.heads.head import Head
 from speechadapt.lowbit import rounded
+from speechadapt.typed import check_types
 
 HEAD = "head"
 """What stands before a head's tensors in place of a site."""
@@ -43,6 +44,9 @@ class AdapterInfo:
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(self, ConfigError, "info")
 
 
 class Adapter:

@@ -186,7 +186,7 @@ def _info(sidecar: Mapping[str, Any], backbone: Backbone) -> AdapterInfo:
         return info_for(backbone)
     try:
         info = AdapterInfo(**known)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise AdapterError(f"{SIDECAR}: info cannot be read ({error})") from None
     if info.fingerprint != backbone.fingerprint:
         raise AdapterError(

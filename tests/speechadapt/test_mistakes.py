@@ -51,3 +51,62 @@ def test_a_run_never_replaces_a_folder_of_something_else(refused, tmp_path):
     assert "adapter: holds thesis.txt, which would be lost" in said
     assert (tmp_path / "adapter" / "thesis.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("adapter: {bottleneck: 4.5}", "bottleneck is 4.5, expected a whole number"),
+        ("adapter: {bottleneck: true}", "bottleneck is True, expected a whole number"),
+        ("adapter: {bottleneck: 1000000000}", "expected 65536 at most"),
+        ("adapter: {points: ffn.out}", "points is 'ffn.out', expected a list, each a text"),
+        ("adapter: {points: [1]}", "points is [1], expected a list, each a text"),
+        ("adapter: {stacks: encoder}", "stacks is 'encoder', expected a list, each a text or noth"),
+        ("adapter: {layer_norm: maybe}", "layer_norm is 'maybe', expected true or false"),
+        ("adapter: {top_layers: 1.5}", "top_layers is 1.5, expected a whole number or nothing"),
+        ("adapter: {scale: big}", "scale is 'big', expected a number"),
+        ("adapter: {scale: .nan}", "scale is nan, expected a number"),
+        ("adapter: {scale: 0}", "scale is 0, expected another number: with 0 nothing would be"),
+        ("adapter: {activation: [gelu]}", "activation is ['gelu'], expected a text"),
+        ("adapter: {1: 2}", "adapter has unknown 1"),
+        ("adapter: 5", "expected sections"),
+        ("training: {steps: 2.5}", "steps is 2.5, expected a whole number"),
+        ("training: {seed: x}", "seed is 'x', expected a whole number"),
+        ("training: {seed: 1.5}", "seed is 1.5, expected a whole number"),
+        ("training: {seed: 99999999999999999999}", "at most 32 bits"),
+        ("training: {accumulate: 1.5}", "accumulate is 1.5, expected a whole number"),
+        ("training: {augmentation: 5}", "training has unknown augmentation"),
+        ("training: {learning_rate: fast}", "learning_rate is 'fast', expected a number"),
+        ("augmentation: {time_masks: x}", "time_masks is 'x', expected a whole number"),
+        ("augmentation: {time_masks: -1}", "time_masks is -1, expected 0 or more"),
+        ("augmentation: {snr: 5}", "snr is 5, expected a list of 2, each a number"),
+        ("augmentation: {snr: [.nan, 5]}", "expected lowest and highest dB"),
+        ("augmentation: {speed: fast}", "speed is 'fast', expected a list, each a number"),
+        ("augmentation: {noise: 5}", "noise is 5, expected a text or nothing"),
+    ],
+)
+def test_settings_of_another_type(refused, tmp_path, yaml, words):
+    (tmp_path / "settings.yaml").write_text(yaml)
+    chosen = (
+        *LABELS[:-2],
+        "--adapter",
+        "pfeiffer",
+        "--out",
+        tmp_path / "out",
+    )  # --steps is of the file
+    assert words in refused("train", *chosen, "--config", tmp_path / "settings.yaml")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options", ["lora --alpha 0", "hydra --scale 0", "convpass --scale 0", "pfeiffer --scale -0.0"]
+)
+def test_what_would_learn_nothing(refused, tmp_path, options):
+    said = refused("train", *LABELS, "--out", tmp_path / "out", "--adapter", *options.split())
+    assert "with 0 nothing would be learnt" in said
+
+
+def test_more_components_than_the_layer_has(refused, tmp_path):
+    pissa = ("--adapter", "lora", "--start", "pissa", "--rank", 50, "--points", "attn.q")
+    said = refused("train", *LABELS, "--out", tmp_path / "out", *pissa)
+    assert "rank is 50, but with the start pissa at most" in said
