@@ -93,6 +93,7 @@ class AdapterBank:
         with self._writing:
             gone = self[name]
             self._adapters = {k: a for k, a in self._adapters.items() if a is not gone}
+            self._last_used.pop(name, None)
 
     @property
     def resident_bytes(self) -> int:
@@ -148,10 +149,11 @@ class AdapterBank:
         stacks = [adapter_names(route) for route in routes]
         names = list(dict.fromkeys(name for stack in stacks for name in stack))
         index = {name: i for i, name in enumerate(names)}
+        adapters = tuple(self[name] for name in names)
         now = next(self._clock)
         self._last_used.update(dict.fromkeys(names, now))
         return Call(
-            tuple(self[name] for name in names),
+            adapters,
             tuple(tuple(index[name] for name in stack) for stack in stacks),
             key_lengths,
         )

@@ -16,11 +16,12 @@ from torch import Tensor
 from speechadapt.adapters.adapter import HEAD, Adapter, AdapterInfo
 from speechadapt.adapters.registry import config_from_dict, family_of
 from speechadapt.backbones.base import Backbone
-from speechadapt.errors import AdapterError, ConfigError
+from speechadapt.errors import AdapterError, ConfigError, RouteError
 from speechadapt.files import replacing, write_json
 from speechadapt.heads.head import Head
 from speechadapt.heads.registry import head_config
 from speechadapt.lowbit import BITS, pack, unpack
+from speechadapt.route import check_name
 
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
@@ -28,6 +29,7 @@ TENSOR_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
 FILES = (CONFIG_FILE, TENSOR_FILE, CARD_FILE)
 """What an adapter's folder holds, and nothing else."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_adapter(
@@ -48,8 +50,11 @@ def save_adapter(
             weight (:mod:`speechadapt.lowbit`).
 
     Raises:
+        AdapterError: A tensor is not finite, or not in ``dtype``.
         OutputError: The folder holds something else, or cannot be written.
+        RouteError: No route could use its name.
     """
+    check_name(adapter.name)
     tensors: dict[str, Tensor] = dict(adapter.named_tensors())
     description = description_of(adapter)
     if bits is not None:
@@ -79,11 +84,21 @@ def description_of(adapter: Adapter) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a safetensors file."""
+    """Write a safetensors file.
+
+    Raises:
+        AdapterError: A tensor is not finite, or not in ``dtype``: no reader would take it.
+    """
     stored = {
         key: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
         for key, t in tensors.items()
     }
+    for key, tensor in stored.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(
+                f"{key}: its largest value is {float(tensors[key].detach().abs().max()):.4g}, "
+                f"which {dtype} does not hold; keep float32, or train with a lower --learning-rate"
+            )
     # save_file would make the file readable by its owner alone, whatever the umask says.
     path.write_bytes(safetensors.torch.save(stored))
 
@@ -217,6 +232,10 @@ def read_description(folder: Path) -> dict[str, Any]:
             continue
         if not isinstance(description.get(key), kind):
             raise AdapterError(f"{path}: {key!r} is missing or no {kind.__name__}")
+    try:
+        check_name(description["name"])
+    except RouteError as error:
+        raise AdapterError(f"{path}: {error}") from None
     return description
 
 
@@ -259,8 +278,8 @@ def read_tensors(
             continue
         if key in integers and tensor.dtype == torch.uint8:
             continue
-        if not tensor.is_floating_point():
-            raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats")
-        if not torch.isfinite(tensor).all():
+        if tensor.dtype not in _FLOATS:
+            raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats of 16 … 64 bits")
+        if not torch.isfinite(tensor.float()).all():  # also what float32 cannot hold
             raise AdapterError(f"{path}: {key} holds NaN or infinity")
     return tensors

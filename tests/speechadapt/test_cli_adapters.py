@@ -12,6 +12,7 @@ from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of
 from speechadapt.cli.main import main
+from speechadapt.errors import AdapterError
 from speechadapt.store import load_adapter, save_adapter
 
 
@@ -51,6 +52,30 @@ def refused(capsys, *arguments) -> str:
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return err
+
+
+@pytest.mark.parametrize("action", ["average", "import", "extract"])
+def test_a_name_that_no_route_could_use(base, adapters, capsys, tmp_path, action):
+    given = {"average": adapters / "be", "import": tmp_path / "peft", "extract": base}[action]
+    if action == "import":
+        run(capsys, "export", adapters / "be", "--base", base, "--out", given)
+    out = ("--base", base, "--out", tmp_path / "out")
+    assert "'x y' cannot be used" in refused(capsys, action, given, "--name", "x y", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_of_one_name(base, adapters, capsys, tmp_path):
+    """Neither takes the other's place without a word."""
+    run(
+        capsys,
+        *("average", adapters / "ro", "--name", "be"),
+        *("--base", base, "--out", tmp_path / "be"),
+    )
+    with pytest.raises(AdapterError, match=f"{tmp_path}/be: its name is 'be', .* {adapters}/be;"):
+        speechadapt.load(base, adapters=[adapters / "ro", adapters / "be", tmp_path / "be"])
+    model = speechadapt.load(base, adapters=[adapters / "be"])
+    model.load_adapter(tmp_path / "be")  # asked for one by one, the later takes the place
+    assert model.bank["be"].config.method == "bottleneck"
 
 
 def test_list(adapters, capsys):

@@ -110,3 +110,12 @@ def test_more_components_than_the_layer_has(refused, tmp_path):
     pissa = ("--adapter", "lora", "--start", "pissa", "--rank", 50, "--points", "attn.q")
     said = refused("train", *LABELS, "--out", tmp_path / "out", *pissa)
     assert "rank is 50, but with the start pissa at most" in said
+
+
+@pytest.mark.parametrize("name", ["train", "finetune", "transcribe", "classify"])
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_cannot_be_used(refused, tmp_path, name, device):
+    options = ("--out", tmp_path / "out") if name in ("train", "finetune") else ()
+    said = refused(name, *options, "--device", device)
+    assert f"device '{device}' cannot be used (" in said and "give cpu" in said
+    assert not (tmp_path / "out").exists()

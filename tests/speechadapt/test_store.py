@@ -11,7 +11,7 @@ from conftest import tiny_whisper
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.registry import family_of, preset
 from speechadapt.backbones.whisper import WhisperBackbone
-from speechadapt.errors import AdapterError
+from speechadapt.errors import AdapterError, RouteError
 from speechadapt.store import load_adapter, save_adapter
 
 
@@ -86,6 +86,24 @@ def test_half_precision_is_half_the_size(stored, tmp_path):
     assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.1)
 
 
+@pytest.mark.parametrize("value", [1e5, float("nan")])
+def test_what_could_not_be_read_again_is_not_written(stored, model, tmp_path, value):
+    _, adapter = stored
+    adapter.tensors["encoder.0.ffn.out"]["up.bias"].data[0] = value
+    with pytest.raises(AdapterError, match=r"ffn.out/up.bias: its largest value is (1e\+05|nan)"):
+        save_adapter(adapter, tmp_path / "half", torch.float16)
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("name", ["a+b", "x y", "a/b", "none", ""])
+def test_a_name_that_no_route_could_use_is_not_written(stored, tmp_path, name):
+    _, adapter = stored
+    adapter.name = name
+    with pytest.raises(RouteError, match="cannot be used"):
+        save_adapter(adapter, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_base_is_refused(stored):
     other = WhisperBackbone(tiny_whisper(seed=1))
     with pytest.raises(AdapterError, match="made for the base 'tiny'"):
@@ -117,6 +135,7 @@ def test_nearly_the_same_weights_are_the_same_base(stored):
         ({"head": {"kind": "ctc", "tokens": 5}}, "tokens is 5, expected a list"),
         ({"head": {"kind": "classifier", "labels": ["a", "b"], "layers": "x"}}, "layers is 'x'"),
         ({"bits": True}, "bits is True"),
+        *(({"name": name}, "cannot be used") for name in ("a+b", "x y", "../x", "none", "")),
         ({"info": {"fingerprint": None}}, "fingerprint is None, expected a text"),
         ({"info": {"fingerprint": 5}}, "fingerprint is 5, expected a text"),
         ({"info": {"training": "x"}}, "training is 'x', expected settings by name"),
@@ -142,6 +161,18 @@ def test_bad_descriptions_are_refused(stored, model, changes, words):
         (
             lambda t: t.update({"encoder.0.ffn.out/up.bias": torch.zeros(64, dtype=torch.int64)}),
             "int64",
+        ),
+        (
+            lambda t: t.update(
+                {"encoder.0.ffn.out/up.bias": torch.zeros(64, dtype=torch.float8_e4m3fn)}
+            ),
+            "float8",
+        ),
+        (  # finite as it is stored, infinite as it is used
+            lambda t: t.update(
+                {"encoder.0.ffn.out/up.bias": torch.full((64,), 1e300, dtype=torch.float64)}
+            ),
+            "NaN or infinity",
         ),
     ],
 )
