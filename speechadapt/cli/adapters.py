@@ -14,6 +14,7 @@ from speechadapt.adapters.average import average
 from speechadapt.cli.actions import add_action, add_base, add_one, add_out, saved
 from speechadapt.cli.exchange import configure_exchange
 from speechadapt.errors import AdapterError
+from speechadapt.interop.foreign import CONFIG_FILE as FOREIGN_FILE
 from speechadapt.lowbit import BITS
 from speechadapt.model import load
 from speechadapt.store import (
@@ -86,12 +87,18 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = [["name", "method", "kind", "language", "base", "folder"]]
+    rows, damaged = [["name", "method", "kind", "language", "base", "folder"]], []
     for folder in args.folders:
         if not folder.is_dir():
             raise AdapterError(f"{folder}: no such folder; give one that holds adapters")
         for file in sorted(folder.rglob(CONFIG_FILE)):
-            description = read_description(file.parent)
+            if (file.parent / FOREIGN_FILE).is_file():
+                continue  # exported to another library
+            try:
+                description = read_description(file.parent)
+            except AdapterError as error:
+                damaged.append(error)
+                continue
             info = description["info"]
             cells = (
                 description["name"],
@@ -104,7 +111,9 @@ def _list(args: argparse.Namespace) -> int:
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(padded).rstrip())
-    return 0
+    for problem in damaged:
+        print(f"speechadapt: {problem}", file=sys.stderr)
+    return 2 if damaged else 0
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -121,6 +130,7 @@ def _diff(args: argparse.Namespace) -> int:
     first, second = (load_adapter(folder, backbone) for folder in args.adapters)
     for title, pair in (
         ("config", (first.config.to_dict(), second.config.to_dict())),
+        ("head", [each.head.to_dict() if each.head else {} for each in (first, second)]),
         ("info", (vars(first.info), vars(second.info))),
     ):
         for line in _differences(title, *pair):

@@ -1,5 +1,6 @@
 """``speechadapt adapters`` as users run it, on a small model on disk."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of
 from speechadapt.cli.main import main
 from speechadapt.errors import AdapterError
+from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
 from speechadapt.store import load_adapter, save_adapter
 
 
@@ -86,6 +88,19 @@ def test_list(adapters, capsys):
     assert "/nowhere: no such folder" in refused(capsys, "list", "/nowhere")
 
 
+def test_list_goes_on_past_what_is_none(base, adapters, capsys, tmp_path):
+    out = tmp_path / "b_peft"
+    run(capsys, "export", adapters / "be", "--base", base, "--out", out)
+    for name, folder in (("be", "a"), ("ro", "d")):
+        shutil.copytree(adapters / name, tmp_path / folder)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "speechadapt.json").write_text("{")
+    assert main(["adapters", "list", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["name", "be", "ro"]
+    assert f"{tmp_path}/c/speechadapt.json: not readable" in err and err.count("\n") == 1
+
+
 def test_info(base, adapters, capsys):
     out = run(capsys, "info", adapters / "be", "--base", base)
     assert "lora adapter (language) for the frozen base `tiny`" in out
@@ -98,6 +113,19 @@ def test_diff(base, adapters, capsys):
     assert "0 tensors of the same shape" in out
     same = run(capsys, "diff", adapters / "be", adapters / "be", "--base", base)
     assert "differs" not in same and same.count("\n") == 1
+
+
+def test_diff_of_heads(base, adapters, capsys, tmp_path):
+    backbone = speechadapt.load(base).backbone
+    for name, labels in (("a", ("low", "high")), ("b", ("high", "low"))):
+        adapter = load_adapter(adapters / "be", backbone)
+        generator = torch.Generator().manual_seed(0)
+        adapter.head = ClassifierHead.fresh(ClassifierConfig(labels), backbone.width, generator)
+        save_adapter(adapter, tmp_path / name)
+    both = run(capsys, "diff", tmp_path / "a", tmp_path / "b", "--base", base)
+    assert "head.labels: ('low', 'high') | ('high', 'low')" in both
+    one = run(capsys, "diff", tmp_path / "a", adapters / "be", "--base", base)
+    assert "head.kind: 'classifier' | None" in one
 
 
 def test_export_and_import(base, adapters, capsys, tmp_path):
