@@ -15,10 +15,12 @@ def usable(name: str | torch.device) -> torch.device:
     """
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {str(name)!r} is unknown; give cpu, cuda, cuda:1, …") from None
+    try:
         float(torch.zeros((), device=device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # What PyTorch says may be a page; which of these types depends on the device.
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind has its own
+        reason = str(error).strip().partition("\n")[0].rstrip(".")  # it may be a page
         raise ConfigError(
             f"device {str(name)!r} cannot be used ({reason}); give cpu, or cuda, cuda:1, … where "
             "there is such a GPU and a PyTorch for it"

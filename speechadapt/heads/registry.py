@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from speechadapt.errors import ConfigError
@@ -32,7 +32,7 @@ def head_config(values: Mapping[str, Any]) -> tuple[type[Head], Any]:
     given = {key: value for key, value in values.items() if key != "kind"}
     if unknown := sorted(set(given) - {field.name for field in fields(config)}):
         raise ConfigError(f"head: a {kind} head has no {', '.join(unknown)}")
-    try:
-        return head, config(**given)
-    except TypeError as error:
-        raise ConfigError(f"head: a setting is missing ({error})") from error
+    needed = {f.name for f in fields(config) if f.default is MISSING}
+    if missing := sorted(needed - set(given)):
+        raise ConfigError(f"head: a {kind} head needs {', '.join(missing)}")
+    return head, config(**given)

@@ -131,7 +131,7 @@ def test_nearly_the_same_weights_are_the_same_base(stored):
         ({"config": {"method": "bottleneck", "points": [1]}}, "a list, each a text"),
         ({"config": {"method": []}}, "method is \\[\\]"),
         ({"head": {"kind": []}}, "kind is \\[\\]"),
-        ({"head": {"kind": "ctc"}}, "a setting is missing"),
+        ({"head": {"kind": "ctc"}}, "a ctc head needs tokens"),
         ({"head": {"kind": "ctc", "tokens": 5}}, "tokens is 5, expected a list"),
         ({"head": {"kind": "classifier", "labels": ["a", "b"], "layers": "x"}}, "layers is 'x'"),
         ({"bits": True}, "bits is True"),
