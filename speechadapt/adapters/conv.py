@@ -25,10 +25,14 @@ _EPSILON = 1e-5
 class ConvConfig(AdapterConfig):
     """What the convolutional adapters share; they attach to encoders alone.
 
+    They run over the positions in their order. AST's are two summary tokens, then its patches, one
+    band of frequencies after the other and each in the order of time: ``causal`` is about that
+    order, and makes nothing of AST fit for streaming.
+
     Attributes:
         bottleneck: Channels of the convolution.
         kernel: Frames it sees; odd, unless causal.
-        causal: It sees no later frame.
+        causal: It sees no later position.
         placement: ``sequential`` reads the sub-layer's output, ``parallel`` its input.
         scale: Factor of the adapter's output.
         dropout: Probability on the adapter's output while training.
@@ -93,12 +97,15 @@ def _silence(x: Tensor, valid: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class ConvPassConfig(ConvConfig):
-    """Down projection, activation, convolution over time, activation, up projection.
+    """Down projection, activation, convolution over time, activation, up projection; a block beside
+    the attention and one beside the feed-forward, as in the paper.
 
-    A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
+    The paper convolves images in two dimensions; here it is one, also over AST's patches. A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
     """
 
     method: ClassVar[str] = "convpass"
+
+    points: tuple[str, ...] = ("attn.out", "ffn.out")
 
 
 class ConvPass(_Convolutional):
@@ -196,23 +203,21 @@ class Conformer(_Convolutional):
         hidden = _silence(hidden, valid)
         hidden = conv1d(hidden, weights["conv.weight"], weights["conv.bias"], config.causal)
         if "inner_norm.mean" in weights:
-            hidden = _batch_norm(hidden, weights, batch, valid)
+            hidden = _batch_norm(hidden, weights, batch)
         else:
             hidden = layer_norm(hidden, weights["inner_norm.weight"], weights["inner_norm.bias"])
         return F.silu(hidden)
 
 
-def _batch_norm(
-    x: Tensor, weights: Mapping[str, Tensor], batch: SiteBatch, valid: Tensor | None
-) -> Tensor:
-    """BatchNorm whose training statistics leave padding out; each adapter has its own."""
+def _batch_norm(x: Tensor, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
+    """BatchNorm whose training statistics leave padding out; each adapter has its own.
+
+    The running variance is that of the batches themselves (torch's is larger by n / (n - 1)).
+    """
     mean, var = weights["inner_norm.mean"], weights["inner_norm.var"]
     if batch.train:
-        weight = torch.ones_like(x[..., :1]) if valid is None else valid.to(x.dtype)
-        count = weight.sum((1, 2))
-        seen = (x * weight).sum((1, 2)) / count
-        centred = (x - vector(seen)) * weight
-        spread = centred.square().sum((1, 2)) / count
+        seen = batch.mean(x)
+        spread = batch.mean((x - vector(seen)).square())
         for name, old, new in (("mean", mean, seen), ("var", var, spread)):
             batch.store(f"inner_norm.{name}", old.lerp(new.detach(), _MOMENTUM))
         mean, var = seen, spread

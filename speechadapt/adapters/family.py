@@ -43,6 +43,7 @@ class SiteBatch:
             input for a family that edits inputs.
         train: Whether these adapters are in training.
         lengths: Valid frames of each row, ``[adapters, rows]``; None = all are valid.
+        repeated: Rows that only fill up an adapter's share, ``[adapters, rows]``; None = none.
         store: Replaces a buffer of the adapters: ``store(name, values)`` with values
             ``[adapters, ...]``.
         penalties: What is appended here is added to the loss of a training step.
@@ -52,6 +53,7 @@ class SiteBatch:
     target: Tensor
     train: bool
     lengths: Tensor | None
+    repeated: Tensor | None
     store: Callable[[str, Tensor], None]
     penalties: list[Tensor]
 
@@ -61,9 +63,21 @@ class SiteBatch:
         return None if self.lengths is None else valid_frames(self.source, self.lengths)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of ``x`` (``[adapters, rows, frames, 1]``) over the valid frames."""
-        valid = self.valid
-        return x.mean() if valid is None else x[valid].mean()
+        """Each adapter's own mean over the valid frames of the rows it serves.
+
+        Args:
+            x: ``[adapters, rows, frames, channels]``.
+
+        Returns:
+            ``[adapters, channels]``: what the adapter would see were it alone in the batch.
+        """
+        counted = self.valid
+        if self.repeated is not None:
+            real = ~self.repeated[:, :, None, None]
+            counted = real.expand(*x.shape[:3], 1) if counted is None else counted & real
+        if counted is None:
+            return x.mean((1, 2))
+        return x.where(counted, 0.0).sum((1, 2)) / counted.sum((1, 2))
 
 
 @dataclass(slots=True)
