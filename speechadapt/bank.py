@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.adapter import Adapter
+from speechadapt.adapters.config import AdapterConfig
 from speechadapt.backbones.base import Site
 from speechadapt.call import Call
-from speechadapt.errors import RouteError
+from speechadapt.errors import AdapterError, RouteError
 from speechadapt.hooks import Hooks
 from speechadapt.route import Route, adapter_names, check_name
 from speechadapt.spilling import give_back, spilled
@@ -54,6 +55,7 @@ class AdapterBank:
         self._adapters: dict[str, Adapter] = {}
         self._writing = threading.Lock()
         self._hooks = Hooks(backbone.sites)
+        self._shapes: dict[tuple[AdapterConfig, str], dict[str, torch.Size]] = {}
         self._last_used: dict[str, int] = {}
         self._clock = itertools.count()
 
@@ -75,14 +77,32 @@ class AdapterBank:
         """Make ``adapter`` routable; one of the same name is replaced.
 
         Raises:
+            AdapterError: It attaches to sites that the backbone does not have, or of another width.
             RouteError: Its name cannot be used in routes.
         """
         check_name(adapter.name)
+        self._check_sites(adapter)
         adapter.to(self._backbone.device, self._backbone.dtype)
         with self._writing:
             self._hooks.attach(adapter)
             self._adapters = {**self._adapters, adapter.name: adapter}
         return adapter
+
+    def _check_sites(self, adapter: Adapter) -> None:
+        for name, tensors in adapter.tensors.items():
+            key = adapter.config, name
+            if name not in self._backbone.sites:
+                raise AdapterError(
+                    f"adapter {adapter.name!r}: attaches to {name}, which this backbone does not "
+                    "have; load the base it was made for"
+                )
+            if key not in self._shapes:  # the same for a thousand adapters
+                self._shapes[key] = adapter.shapes_at(self._backbone.sites[name])
+            if {part: tensor.shape for part, tensor in tensors.items()} != self._shapes[key]:
+                raise AdapterError(
+                    f"adapter {adapter.name!r}: its tensors at {name} are made for another width; "
+                    "load the base it was made for"
+                )
 
     def remove(self, name: str) -> None:
         """Forget an adapter.
@@ -93,6 +113,7 @@ class AdapterBank:
         with self._writing:
             gone = self[name]
             self._adapters = {k: a for k, a in self._adapters.items() if a is not gone}
+            self._last_used.pop(name, None)
 
     @property
     def resident_bytes(self) -> int:
@@ -148,10 +169,11 @@ class AdapterBank:
         stacks = [adapter_names(route) for route in routes]
         names = list(dict.fromkeys(name for stack in stacks for name in stack))
         index = {name: i for i, name in enumerate(names)}
+        adapters = tuple(self[name] for name in names)
         now = next(self._clock)
         self._last_used.update(dict.fromkeys(names, now))
         return Call(
-            tuple(self[name] for name in names),
+            adapters,
             tuple(tuple(index[name] for name in stack) for stack in stacks),
             key_lengths,
         )

@@ -37,3 +37,7 @@ class RouteError(SpeechAdaptError):
 
 class ConfigError(SpeechAdaptError):
     """A setting is out of range, unknown, or contradicts another one."""
+
+
+class OutputError(SpeechAdaptError):
+    """What would be written cannot go where it should."""

@@ -110,7 +110,7 @@ def unpack(path: Path, folder: Path) -> Path:
     with locked(folder.parent):
         if folder.is_dir():
             return folder
-        with replacing(folder) as temporary:
+        with replacing(folder, "*") as temporary:
             temporary.mkdir()
             try:
                 if path.suffix != ".deb":

@@ -58,7 +58,8 @@ def unpack(
         bits: 8 or 1.
 
     Raises:
-        AdapterError: Codes or scales are missing, or of the wrong type or shape.
+        AdapterError: Codes or scales are missing, of the wrong type or shape, or stand for numbers
+            that float32 does not hold.
     """
     tensors = {k: t for k, t in stored.items() if not k.endswith((_CODES, _SCALE))}
     names = {key.removesuffix(_CODES).removesuffix(_SCALE) for key in set(stored) - set(tensors)}
@@ -77,6 +78,8 @@ def unpack(
         if bits == 1:
             codes = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, count=columns))
         tensors[name] = _from_codes(codes, scale.float(), bits).view(shapes[name])
+        if not torch.isfinite(tensors[name]).all():
+            raise AdapterError(f"{name}: its scales are too large for float32")
     return tensors
 
 

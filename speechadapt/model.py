@@ -15,7 +15,8 @@ from speechadapt.backbones.loading import load_backbone
 from speechadapt.backbones.weights import checksum
 from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
-from speechadapt.errors import RouteError
+from speechadapt.device import usable
+from speechadapt.errors import AdapterError, RouteError
 from speechadapt.heads.head import Head
 from speechadapt.route import Route, adapter_names
 from speechadapt.sharing import find_adapter
@@ -45,12 +46,13 @@ class SpeechModel(Generic[B]):
         return self.bank.add(load_adapter(folder, self.backbone))
 
     def trailing_silence(self, routes: Sequence[Route]) -> float:
-        """Seconds of silence that this batch needs after the speech: the largest of its routes."""
+        """Seconds of silence that this batch needs after the speech: the largest of its routes; an
+        empty one needs none."""
         adapters = [self.bank[name] for route in routes for name in adapter_names(route)]
         needs = [adapter.info.trailing_silence for adapter in adapters]
         if None in routes:
             needs.append(self.backbone.frozen_trailing_silence)
-        return max(needs)
+        return max(needs, default=0.0)
 
     def language(self, route: Route) -> str | None:
         """Whisper's code of the language that the adapters of a route were trained with, if any."""
@@ -133,12 +135,23 @@ def load(
 
     Raises:
         CheckpointError: The base cannot be had or is damaged.
-        AdapterError: An adapter is damaged or belongs to another base.
+        AdapterError: An adapter is damaged or belongs to another base, or two have one name.
+        ConfigError: The device cannot be used.
         FetchError: An adapter cannot be had from the hub.
     """
+    place = usable(device)
     backbone = load_backbone(str(base), dtype=dtype, offline=offline)
-    backbone.to(torch.device(device))
+    backbone.to(place)
     model = SpeechModel(backbone)
+    folders: dict[str, str | Path] = {}
     for name in adapters:
-        model.load_adapter(find_adapter(name, offline=offline))
+        adapter = load_adapter(find_adapter(name, offline=offline), backbone)
+        if adapter.name in folders:
+            raise AdapterError(
+                f"{name}: its name is {adapter.name!r}, and so is that of "
+                f"{folders[adapter.name]}; routes could not tell them apart: give one of them, or "
+                "one a name of its own with `speechadapt adapters average --name`"
+            )
+        folders[adapter.name] = name
+        model.bank.add(adapter)
     return model

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from speechadapt.errors import RouteError
 
-RESERVED = "+,():@"  # signs that stacks and combinations of adapters are written with
+# Signs that stacks and combinations of adapters are written with, and paths.
+RESERVED = "+,():@/"
 
 
 @dataclass(frozen=True)

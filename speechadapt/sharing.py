@@ -22,9 +22,15 @@ from speechadapt.backbones.tokens import first_line
 from speechadapt.errors import AdapterError, FetchError
 from speechadapt.files import replacing
 from speechadapt.hub import hub_problem, is_hub_id, snapshot
-from speechadapt.store import CARD_FILE, CONFIG_FILE, TENSOR_FILE, read_description, read_tensors
+from speechadapt.store import (
+    CARD_FILE,
+    CONFIG_FILE,
+    FILES,
+    TENSOR_FILE,
+    read_description,
+    read_tensors,
+)
 
-FILES = (CONFIG_FILE, TENSOR_FILE, CARD_FILE)
 _PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n\s*", re.DOTALL)  # of an adapter that was pulled
@@ -74,12 +80,13 @@ def pull(name: str, folder: Path) -> str:
     Raises:
         FetchError: The hub does not give it.
         AdapterError: The repository holds something else, or something damaged.
+        OutputError: The folder holds something else, or cannot be written.
     """
     repository, revision = _split(name)
     _check_id(repository)
     cached, commit = _download(repository, revision)
     _check(cached)
-    with replacing(folder) as temporary:
+    with replacing(folder, *FILES) as temporary:
         temporary.mkdir()
         for file in FILES:
             shutil.copyfile(cached / file, temporary / file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,16 +16,20 @@ from torch import Tensor
 from speechadapt.adapters.adapter import HEAD, Adapter, AdapterInfo
 from speechadapt.adapters.registry import config_from_dict, family_of
 from speechadapt.backbones.base import Backbone
-from speechadapt.errors import AdapterError, ConfigError
+from speechadapt.errors import AdapterError, ConfigError, RouteError
 from speechadapt.files import replacing, write_json
 from speechadapt.heads.head import Head
 from speechadapt.heads.registry import head_config
 from speechadapt.lowbit import BITS, pack, unpack
+from speechadapt.route import check_name
 
 SCHEMA = 1
 CONFIG_FILE = "speechadapt.json"
 TENSOR_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
+FILES = (CONFIG_FILE, TENSOR_FILE, CARD_FILE)
+"""What an adapter's folder holds, and nothing else."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_adapter(
@@ -45,7 +48,13 @@ def save_adapter(
         dtype: How tensors are stored; float16 halves the file.
         bits: 8 or 1: matrices of the adapter (not of its head) are stored with so many bits a
             weight (:mod:`speechadapt.lowbit`).
+
+    Raises:
+        AdapterError: A tensor is not finite, or not in ``dtype``.
+        OutputError: The folder holds something else, or cannot be written.
+        RouteError: No route could use its name.
     """
+    check_name(adapter.name)
     tensors: dict[str, Tensor] = dict(adapter.named_tensors())
     description = description_of(adapter)
     if bits is not None:
@@ -53,7 +62,7 @@ def save_adapter(
         head = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{HEAD}/")}
         tensors = {**pack({k: t for k, t in tensors.items() if k not in head}, bits), **head}
         description = {**description, "bits": bits}
-    with replacing(Path(folder)) as temporary:
+    with replacing(Path(folder), *FILES) as temporary:
         temporary.mkdir()
         write_tensors(temporary / TENSOR_FILE, tensors, dtype)
         write_json(temporary / CONFIG_FILE, description)
@@ -75,11 +84,21 @@ def description_of(adapter: Adapter) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a safetensors file."""
+    """Write a safetensors file.
+
+    Raises:
+        AdapterError: A tensor is not finite, or not in ``dtype``: no reader would take it.
+    """
     stored = {
         key: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous()
         for key, t in tensors.items()
     }
+    for key, tensor in stored.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(
+                f"{key}: its largest value is {float(tensors[key].detach().abs().max()):.4g}, "
+                f"which {dtype} does not hold; keep float32, or train with a lower --learning-rate"
+            )
     # save_file would make the file readable by its owner alone, whatever the umask says.
     path.write_bytes(safetensors.torch.save(stored))
 
@@ -205,7 +224,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{path}: schema {description.get('schema')!r} is unknown, this version reads {SCHEMA}"
         )
-    if description.get("bits") not in (None, *BITS):
+    if description.get("bits") not in (None, *BITS) or description.get("bits") is True:
         known = " and ".join(map(str, BITS))
         raise AdapterError(f"{path}: bits is {description['bits']!r}, this version reads {known}")
     for key, kind in (("name", str), ("config", dict), ("info", dict), ("head", dict)):
@@ -213,19 +232,22 @@ def read_description(folder: Path) -> dict[str, Any]:
             continue
         if not isinstance(description.get(key), kind):
             raise AdapterError(f"{path}: {key!r} is missing or no {kind.__name__}")
+    try:
+        check_name(description["name"])
+    except RouteError as error:
+        raise AdapterError(f"{path}: {error}") from None
     return description
 
 
 def _read_info(folder: Path, values: dict[str, Any]) -> AdapterInfo:
     if unknown := sorted(set(values) - {field.name for field in fields(AdapterInfo)}):
         raise AdapterError(f"{folder / CONFIG_FILE}: info has unknown {', '.join(unknown)}")
-    info = AdapterInfo(**values)
+    try:
+        info = AdapterInfo(**values)
+    except ConfigError as error:
+        raise AdapterError(f"{folder / CONFIG_FILE}: {error}") from error
     seconds = info.trailing_silence
-    if (
-        not isinstance(seconds, (int, float))
-        or not math.isfinite(seconds)
-        or not 0 <= seconds <= 30
-    ):
+    if not 0 <= seconds <= 30:
         raise AdapterError(
             f"{folder / CONFIG_FILE}: trailing_silence is {seconds!r}, expected 0 … 30 seconds"
         )
@@ -256,8 +278,8 @@ def read_tensors(
             continue
         if key in integers and tensor.dtype == torch.uint8:
             continue
-        if not tensor.is_floating_point():
-            raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats")
-        if not torch.isfinite(tensor).all():
+        if tensor.dtype not in _FLOATS:
+            raise AdapterError(f"{path}: {key} is {tensor.dtype}, expected floats of 16 … 64 bits")
+        if not torch.isfinite(tensor.float()).all():  # also what float32 cannot hold
             raise AdapterError(f"{path}: {key} holds NaN or infinity")
     return tensors

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
-from speechadapt.errors import ConfigError
+from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.heads.head import Head
 from speechadapt.lowbit import rounded
+from speechadapt.typed import check_types
 
 HEAD = "head"
 """What stands before a head's tensors in place of a site."""
@@ -43,6 +44,9 @@ class AdapterInfo:
     licence: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(self, ConfigError, "info")
 
 
 class Adapter:
@@ -137,6 +141,16 @@ class Adapter:
             ):
                 tensor.copy_(value)
 
+    def shapes_at(self, site: Site) -> dict[str, torch.Size]:
+        """Shapes of the tensors that an adapter configured like this one has at ``site``.
+
+        Raises:
+            AdapterError: It cannot attach there.
+        """
+        if reason := _out_of_place(self.family, site) or self.family.refuses(self.config, site):
+            raise AdapterError(f"adapter {self.name!r}: cannot attach to {site.name}: {reason}")
+        return {key: t.shape for key, t in self.family.blank(self.config, site).items()}
+
     def check_same_config(self, other: Adapter) -> None:
         """Raise :class:`ConfigError` unless ``other`` is configured as this adapter is."""
         mine, theirs = (
@@ -213,15 +227,27 @@ def _placed(
     config: AdapterConfig, family: Family, sites: Iterable[Site]
 ) -> tuple[AdapterConfig, list[Site]]:
     """Where an adapter attaches, and the config it then has."""
-    chosen = []
+    chosen, reason = [], None
     for site in config.select(sites):
         reason = _out_of_place(family, site) or family.refuses(config, site)
         if reason is None:
             chosen.append(site)
         elif site.point in config.points:  # asked for by name, not by a pattern
             raise ConfigError(f"adapter config: {config.method} at {site.name}: {reason}")
+    if not chosen and config.points:
+        asked = {name: getattr(config, name) for name in ("points", "stacks", "top_layers")}
+        given = (f"{name} {_spelt(value)}" for name, value in asked.items() if value is not None)
+        raise ConfigError(
+            f"adapter config: {config.method} attaches nowhere: {', '.join(given)} leave no place"
+            + (f" ({reason})" if reason else "")
+            + "; choose less narrowly"
+        )
     # On disk an adapter names its stacks, so that it stays what it is on any backbone.
     return replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen))), chosen
+
+
+def _spelt(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _out_of_place(family: Family, site: Site) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -52,7 +51,7 @@ class BottleneckConfig(AdapterConfig):
         self.check(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS))
         placements = ("sequential", "parallel", "parallel_residual")
         self.check(self.placement in placements, "placement", " or ".join(placements))
-        self.check(math.isfinite(self.scale), "scale", "a finite number")
+        self.check(self.scale != 0, "scale", "another number: with 0 nothing would be learnt")
         self.check(0.0 <= self.dropout < 1.0, "dropout", "0 … below 1")
 
 

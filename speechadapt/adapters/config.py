@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
@@ -9,9 +10,12 @@ from typing import Any, ClassVar
 
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
+from speechadapt.typed import check_types
 
 EVERYWHERE = "*"
 """The pattern of points that stands for every place a family can attach to."""
+
+_MOST = 1 << 16  # of any width or count: far above use, and a size that no typing error asks for
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,18 @@ class AdapterConfig:
     top_layers: int | None = None
 
     def __post_init__(self) -> None:
+        self.check_values()
         self.check(bool(self.points), "points", "at least one place, e.g. ffn.out")
         self.check(self.stacks is None or bool(self.stacks), "stacks", "encoder, decoder or both")
         self.check(self.top_layers is None or self.top_layers > 0, "top_layers", "1 or more")
+
+    def check_values(self) -> None:
+        """Types, and numbers that no adapter can have."""
+        check_types(self, ConfigError, "adapter config")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            self.check(not isinstance(value, float) or math.isfinite(value), field.name, "a number")
+            self.check(not isinstance(value, int) or value <= _MOST, field.name, f"{_MOST} at most")
 
     def check(self, holds: bool, name: str, expected: str) -> None:
         """Raise :class:`ConfigError` about field ``name`` unless ``holds``."""
@@ -99,7 +112,8 @@ class AdapterConfig:
         """The inverse of :meth:`to_dict` for a known family.
 
         Raises:
-            ConfigError: A key this family does not have, or a value out of range.
+            ConfigError: A key this family does not have, or a value of another type or out of
+                range.
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in values.items() if key != "method"}
@@ -108,10 +122,4 @@ class AdapterConfig:
                 f"adapter config: {cls.method} has no {', '.join(unknown)}; "
                 f"it has {', '.join(sorted(known))}"
             )
-        tuples: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        try:
-            return cls(**tuples)
-        except TypeError as error:
-            raise ConfigError(f"adapter config: a value has the wrong type ({error})") from error
+        return cls(**values)

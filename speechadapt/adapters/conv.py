@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class ConvConfig(AdapterConfig):
         self.check(self.causal or self.kernel % 2 == 1, "kernel", "an odd number unless causal")
         placements = ("sequential", "parallel")
         self.check(self.placement in placements, "placement", " or ".join(placements))
-        self.check(math.isfinite(self.scale), "scale", "a finite number")
+        self.check(self.scale != 0, "scale", "another number: with 0 nothing would be learnt")
         self.check(0.0 <= self.dropout < 1.0, "dropout", "0 … below 1")
 
 

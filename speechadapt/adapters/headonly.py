@@ -27,6 +27,7 @@ class HeadOnlyConfig(AdapterConfig):
     points: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.check_values()
         self.check(not self.points, "points", "none: the head alone is trained")
         self.check(self.top_layers is None, "top_layers", "none: the head alone is trained")
 

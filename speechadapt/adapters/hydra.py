@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,7 +37,7 @@ class HydraConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(self.rank > 0, "rank", "1 or more")
-        self.check(math.isfinite(self.scale), "scale", "a finite number")
+        self.check(self.scale != 0, "scale", "another number: with 0 nothing would be learnt")
 
 
 class Hydra(Family):

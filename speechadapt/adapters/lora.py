@@ -49,7 +49,7 @@ class LoraConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(self.rank > 0, "rank", "1 or more")
-        self.check(math.isfinite(self.alpha), "alpha", "a finite number")
+        self.check(self.alpha != 0, "alpha", "another number: with 0 nothing would be learnt")
         self.check(0.0 <= self.dropout < 1.0, "dropout", "0 … below 1")
         self.check(self.start in ("zero", "pissa"), "start", "zero or pissa")
 
@@ -75,8 +75,12 @@ class Lora(Family):
         return "leaf_input"
 
     def refuses(self, config: LoraConfig, site: Site) -> str | None:
-        """Linear layers only."""
-        return linear_only(site)
+        """Linear layers only; a PiSSA start has no more components than the layer."""
+        if (reason := linear_only(site)) is None and config.start == "pissa":
+            most = min(site.dim, site.input_dim)
+            if config.rank > most:
+                return f"rank is {config.rank}, but with the start pissa at most {most} here"
+        return reason
 
     def init(self, config: LoraConfig, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Down projection random and up zero, or both from the layer's largest singular values."""

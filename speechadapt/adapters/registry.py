@@ -116,7 +116,7 @@ def config_from_dict(values: Mapping[str, Any]) -> AdapterConfig:
         ConfigError: The method is unknown, or a value does not fit it.
     """
     method = values.get("method")
-    if method not in FAMILIES:
+    if not isinstance(method, str) or method not in FAMILIES:
         raise ConfigError(
             f"adapter config: method is {method!r}, expected one of {', '.join(FAMILIES)}"
         )

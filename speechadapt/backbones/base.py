@@ -16,6 +16,23 @@ from transformers import PreTrainedModel
 from speechadapt.features import Features
 from speechadapt.heads.head import Head
 
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""What :meth:`Backbone.save` may write with any release of transformers."""
+
 
 @dataclass(frozen=True)
 class Attention:

@@ -80,7 +80,7 @@ class Mirror:
         for archive in self.archives:
             there = by_hand if (by_hand / archive.name).is_file() else None
             wheels.append(fetch(archive, downloads, there))
-        with replacing(self.cached_folder) as temporary:
+        with replacing(self.cached_folder, *self.files) as temporary:
             temporary.mkdir()
             for file, members in self.files.items():
                 with (temporary / file).open("wb") as joined:

@@ -14,10 +14,12 @@ from speechadapt.adapters.average import average
 from speechadapt.cli.actions import add_action, add_base, add_one, add_out, saved
 from speechadapt.cli.exchange import configure_exchange
 from speechadapt.errors import AdapterError
+from speechadapt.interop.foreign import CONFIG_FILE as FOREIGN_FILE
 from speechadapt.lowbit import BITS
 from speechadapt.model import load
 from speechadapt.store import (
     CONFIG_FILE,
+    FILES,
     TENSOR_FILE,
     card,
     load_adapter,
@@ -71,7 +73,7 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
     add.add_argument("adapters", nargs="+", metavar="ADAPTER", help="folders of adapters")
     add.add_argument("--name", help="how routes call it (default: the first one's name)")
     add_base(add)
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     add = action("pack", _pack, "the same adapter in a smaller file", _PACK_EXAMPLES)
     add_one(add)
@@ -79,18 +81,24 @@ def configure_adapters(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--bits", type=int, choices=(16, *BITS), default=8, help="of a weight (default 8)"
     )
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     configure_exchange(action)
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = [["name", "method", "kind", "language", "base", "folder"]]
+    rows, damaged = [["name", "method", "kind", "language", "base", "folder"]], []
     for folder in args.folders:
         if not folder.is_dir():
             raise AdapterError(f"{folder}: no such folder; give one that holds adapters")
         for file in sorted(folder.rglob(CONFIG_FILE)):
-            description = read_description(file.parent)
+            if (file.parent / FOREIGN_FILE).is_file():
+                continue  # exported to another library
+            try:
+                description = read_description(file.parent)
+            except AdapterError as error:
+                damaged.append(error)
+                continue
             info = description["info"]
             cells = (
                 description["name"],
@@ -103,7 +111,9 @@ def _list(args: argparse.Namespace) -> int:
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(padded).rstrip())
-    return 0
+    for problem in damaged:
+        print(f"speechadapt: {problem}", file=sys.stderr)
+    return 2 if damaged else 0
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -120,6 +130,7 @@ def _diff(args: argparse.Namespace) -> int:
     first, second = (load_adapter(folder, backbone) for folder in args.adapters)
     for title, pair in (
         ("config", (first.config.to_dict(), second.config.to_dict())),
+        ("head", [each.head.to_dict() if each.head else {} for each in (first, second)]),
         ("info", (vars(first.info), vars(second.info))),
     ):
         for line in _differences(title, *pair):

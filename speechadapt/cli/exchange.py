@@ -8,14 +8,16 @@ from pathlib import Path
 
 from speechadapt.adapters.adapter import AdapterInfo
 from speechadapt.adapters.lora import LoraConfig
+from speechadapt.backbones.base import CHECKPOINT_FILES
 from speechadapt.cli.actions import add_base, add_one, add_out, saved
+from speechadapt.errors import ConfigError
 from speechadapt.files import replacing
 from speechadapt.interop.extraction import extract_lora
 from speechadapt.interop.formats import export_adapter, import_adapter
 from speechadapt.interop.merging import merge
 from speechadapt.model import load
 from speechadapt.sharing import pull, push
-from speechadapt.store import load_adapter
+from speechadapt.store import FILES, load_adapter
 
 _EXPORT_EXAMPLES = """examples:
   speechadapt adapters export exp/be/adapter --out exp/be/peft
@@ -64,19 +66,19 @@ def configure_exchange(action: Callable[..., argparse.ArgumentParser]) -> None:
     add = action("export", _export, "an adapter for another library", _EXPORT_EXAMPLES)
     add_one(add)
     add_base(add)
-    add_out(add, "folder of the exported adapter")
+    add_out(add, "folder of the exported adapter", "*")  # more than that the library knows
 
     add = action("import", _import, "an adapter of another library", _IMPORT_EXAMPLES)
     add.add_argument("path", type=Path, help="folder of PEFT or AdapterHub, or a file of MMS")
     add.add_argument("--name", help="how routes call it (default: as it is called there)")
     add.add_argument("--language", help="code of the language it was trained with")
     add_base(add)
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     add = action("merge", _merge, "base and adapter as one plain checkpoint", _MERGE_EXAMPLES)
     add_one(add)
     add_base(add)
-    add_out(add, "folder of the checkpoint")
+    add_out(add, "folder of the checkpoint", *CHECKPOINT_FILES)
 
     add = action("extract", _extract, "a LoRA from a fine-tuned base", _EXTRACT_EXAMPLES)
     add.add_argument("tuned", help="hub id or folder of the fine-tuned base")
@@ -85,7 +87,7 @@ def configure_exchange(action: Callable[..., argparse.ArgumentParser]) -> None:
     add.add_argument("--name", required=True, help="how routes call it")
     add.add_argument("--language", help="Whisper's code of the language it was tuned to")
     add_base(add)
-    add_out(add, "folder of the new adapter")
+    add_out(add, "folder of the new adapter", *FILES)
 
     add = action("push", _push, "upload an adapter to the Hugging Face hub", _PUSH_EXAMPLES)
     add.add_argument("adapter", type=Path, help="folder of the adapter")
@@ -96,7 +98,7 @@ def configure_exchange(action: Callable[..., argparse.ArgumentParser]) -> None:
 
     add = action("pull", _pull, "download an adapter from the Hugging Face hub", _PULL_EXAMPLES)
     add.add_argument("repository", help="owner/name, or owner/name@branch, tag or commit")
-    add_out(add, "folder of the adapter")
+    add_out(add, "folder of the adapter", *FILES)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -114,10 +116,12 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
+    if args.out.resolve() == Path(args.base).resolve():
+        raise ConfigError(f"--out {args.out}: is the base itself, which stays; give a new folder")
     backbone = load(args.base).backbone
     adapter = load_adapter(args.adapter, backbone)
     merged = merge(backbone, adapter)
-    with replacing(args.out) as temporary:
+    with replacing(args.out, *CHECKPOINT_FILES) as temporary:
         backbone.save(merged, temporary)
     print(f"adapter {adapter.name}: merged into {args.base}, in {args.out}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -39,6 +40,13 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except SpeechAdaptError as error:
         print(f"speechadapt: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 1
+    except OSError as error:  # of the disk or the network; the sentence is the system's
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"speechadapt: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("speechadapt: stopped; the same command goes on from here", file=sys.stderr)

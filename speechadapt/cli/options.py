@@ -17,6 +17,14 @@ from speechadapt.errors import ConfigError
 _SIMPLE = (int, float, str)
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1, and ``1e-3`` is a number as in 1.2, not a text."""
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
 def add_fields(group: argparse._ActionsContainer, config: type, default: str | None = None) -> None:
     """One option for every plain field of a config dataclass, its help from the docstring.
 
@@ -53,7 +61,7 @@ def read_yaml(path: str, sections: Mapping[str, type]) -> dict[str, dict[str, An
         ConfigError: The file is missing, no YAML, or has a section or key that does not exist.
     """
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -65,8 +73,8 @@ def read_yaml(path: str, sections: Mapping[str, type]) -> dict[str, dict[str, An
             raise ConfigError(
                 f"{path}: unknown section {section!r}; it may have {', '.join(sections)}"
             )
-        known = {field.name for field in dataclasses.fields(sections[section])}
-        if unknown := sorted(set(values) - known):
+        known = {field.name for field in dataclasses.fields(sections[section])} - set(sections)
+        if unknown := sorted(map(str, set(values) - known)):
             raise ConfigError(
                 f"{path}: {section} has unknown {', '.join(unknown)}; "
                 f"it may have {', '.join(sorted(known))}"
@@ -83,11 +91,7 @@ def build(config: type, *layers: Mapping[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for layer in layers:
         values |= layer
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return config(**values)
-    except TypeError as error:
-        raise ConfigError(f"{config.__name__}: a value has the wrong type ({error})") from error
+    return config(**values)
 
 
 def _attribute_texts(config: type) -> dict[str, str]:

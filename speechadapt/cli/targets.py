@@ -42,7 +42,7 @@ def adapter_target(
         AdapterError: ``--init`` cannot be read.
     """
     adapter = Adapter.fresh(
-        args.name or args.out.name,
+        args.name or args.out.resolve().name,
         config,
         family_of(config),
         model.backbone.sites.values(),

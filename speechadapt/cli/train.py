@@ -25,6 +25,7 @@ from speechadapt.cli.objectives import (
 from speechadapt.cli.options import add_fields, build, given, read_yaml
 from speechadapt.cli.targets import adapter_target, hyper_target
 from speechadapt.errors import ConfigError
+from speechadapt.files import check_place
 from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
 from speechadapt.training.config import Augmentation, TrainConfig
@@ -225,6 +226,7 @@ def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]])
 
 def _load(args: argparse.Namespace) -> tuple[SpeechModel[Any], Data, Data]:
     # Data first: a wrong path is told at once, not after the model has been loaded.
+    check_place(args.out / "result.json")
     data, dev = read_sets(args.data, args.labels), read_sets(args.dev, args.labels)
     return load(args.base, device=args.device), data, dev
 

@@ -14,6 +14,7 @@ from speechadapt.decoding.options import TASKS, DecodeOptions, language_code
 from speechadapt.decoding.outputs import open_output
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import ConfigError
+from speechadapt.files import check_place
 from speechadapt.model import load
 from speechadapt.progress import progress
 
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     utterances = find_recordings(args.inputs)
     out = None if args.out is None else Path(args.out)
     if out is not None and args.out.endswith(os.sep):
+        check_place(out / "text")
         out.mkdir(parents=True, exist_ok=True)
     output = open_output(args.format, out, [utterance.id for utterance in utterances])
 

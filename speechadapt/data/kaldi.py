@@ -19,6 +19,8 @@ from speechadapt.data.utterance import Utterance
 from speechadapt.errors import DataError
 from speechadapt.files import replacing
 
+_TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2lang", "utt2dur")
+
 # Symbols of Kaldi's language models, which its validation greps for in whole lines.
 _FORBIDDEN = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)
 
@@ -88,7 +90,7 @@ def write_data_dir(
     recording, all are written with ``segments``.
 
     Args:
-        folder: Replaced if it is there.
+        folder: Replaced if it is such a data directory.
         utterances: At least one, in any order. Either all have a text or none; so with languages.
         extra_files: Contents by name of files that go along (a LICENCE).
 
@@ -125,7 +127,7 @@ def write_data_dir(
         tables["utt2lang"] = [f"{u.id} {u.language}" for u in chosen]
     if all(u.duration is not None for u in chosen):
         tables["utt2dur"] = [f"{u.id} {_number(u.duration)}" for u in chosen]
-    with replacing(Path(folder)) as temporary:
+    with replacing(Path(folder), *_TABLES, *(extra_files or ())) as temporary:
         temporary.mkdir()
         for name, lines in tables.items():
             (temporary / name).write_text("\n".join(lines) + "\n", encoding="utf-8")

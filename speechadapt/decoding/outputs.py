@@ -10,7 +10,7 @@ from typing import Protocol
 from speechadapt.decoding.formats import SUFFIXES, to_json, to_kaldi, to_srt, to_text, to_vtt
 from speechadapt.decoding.transcriber import Transcript
 from speechadapt.errors import ConfigError
-from speechadapt.files import write_text
+from speechadapt.files import check_place, check_target, write_text
 from speechadapt.progress import say
 
 _SUBTITLES = {"srt": to_srt, "vtt": to_vtt}
@@ -42,6 +42,7 @@ def open_output(kind: str, out: Path | None, ids: Sequence[str]) -> Output:
     Raises:
         ConfigError: Unknown format, several subtitles for one file, or two recordings whose files
             would have the same name.
+        OutputError: Nothing can be written there.
     """
     if kind not in SUFFIXES:
         raise ConfigError(f"format {kind!r} is unknown: use one of {', '.join(SUFFIXES)}")
@@ -49,16 +50,23 @@ def open_output(kind: str, out: Path | None, ids: Sequence[str]) -> Output:
     if kind == "kaldi":
         if out is not None and is_folder:
             out = out / "text"
-        return _OneFile(kind, out, several=len(ids) > 1)
+        return _one_file(kind, out, ids)
     if out is not None and is_folder:
         names = [_file_name(name) for name in ids]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"{out}: several recordings would be written to {twice[0]}")
+        check_place(out / names[0])
         return _Folder(kind, out)
     if kind in _SUBTITLES and len(ids) > 1:
         raise ConfigError(
             f"{len(ids)} recordings cannot share one {kind} file: give a folder with --out"
         )
+    return _one_file(kind, out, ids)
+
+
+def _one_file(kind: str, out: Path | None, ids: Sequence[str]) -> Output:
+    if out is not None:
+        check_target(out)
     return _OneFile(kind, out, several=len(ids) > 1)
 
 

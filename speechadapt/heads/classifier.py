@@ -11,6 +11,7 @@ from torch import Tensor
 from speechadapt.backbones.base import Encoded
 from speechadapt.errors import ConfigError
 from speechadapt.heads.pooled import PooledHead, check_pooling, fresh_tensors
+from speechadapt.typed import check_types
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ClassifierConfig:
     layers: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, ConfigError, "head")
         check_pooling(self.pooling)
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"head: {len(self.labels)} labels cannot be used: give each once")

@@ -22,6 +22,7 @@ from speechadapt.backbones.tokens import read_json
 from speechadapt.errors import CheckpointError, ConfigError
 from speechadapt.files import write_json, write_text
 from speechadapt.heads.head import Head, linear
+from speechadapt.typed import check_types
 
 _OPENS = (
     "\u2581"  # a lower block, with which pieces that open a word begin, as SentencePiece has it
@@ -55,6 +56,7 @@ class CtcConfig:
     pieces: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, ConfigError, "head")
         if len(set(self.tokens)) < len(self.tokens) or not 0 <= self.blank < len(self.tokens):
             raise ConfigError(
                 f"head: {len(self.tokens)} tokens with blank {self.blank} cannot be used: give "

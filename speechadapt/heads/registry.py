@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from speechadapt.errors import ConfigError
@@ -26,14 +26,13 @@ def head_config(values: Mapping[str, Any]) -> tuple[type[Head], Any]:
         ConfigError: The kind is unknown, or a setting does not fit it.
     """
     kind = values.get("kind")
-    if kind not in HEADS:
+    if not isinstance(kind, str) or kind not in HEADS:
         raise ConfigError(f"head: kind is {kind!r}, expected one of {', '.join(HEADS)}")
     config, head = HEADS[kind]
     given = {key: value for key, value in values.items() if key != "kind"}
     if unknown := sorted(set(given) - {field.name for field in fields(config)}):
         raise ConfigError(f"head: a {kind} head has no {', '.join(unknown)}")
-    tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-    try:
-        return head, config(**tuples)
-    except TypeError as error:
-        raise ConfigError(f"head: a value has the wrong type ({error})") from error
+    needed = {f.name for f in fields(config) if f.default is MISSING}
+    if missing := sorted(needed - set(given)):
+        raise ConfigError(f"head: a {kind} head needs {', '.join(missing)}")
+    return head, config(**given)

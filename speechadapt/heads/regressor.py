@@ -12,6 +12,7 @@ from torch import Tensor
 from speechadapt.backbones.base import Encoded
 from speechadapt.errors import ConfigError
 from speechadapt.heads.pooled import PooledHead, check_pooling, fresh_tensors
+from speechadapt.typed import check_types
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RegressorConfig:
     layers: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, ConfigError, "head")
         check_pooling(self.pooling)
         if not (math.isfinite(self.mean) and math.isfinite(self.scale) and self.scale > 0):
             raise ConfigError(

@@ -16,7 +16,7 @@ from speechadapt.errors import AdapterError, CheckpointError, ConfigError
 from speechadapt.files import replacing, write_json
 from speechadapt.heads.ctc import CtcHead, read_vocabulary
 from speechadapt.interop.foreign import fill, info_for
-from speechadapt.store import card, read_tensors, write_tensors
+from speechadapt.store import CARD_FILE, card, read_tensors, write_tensors
 
 _FILE = re.compile(r"adapter\.(.+)\.safetensors")
 _HEAD = {"lm_head.weight": "proj.weight", "lm_head.bias": "proj.bias"}
@@ -88,11 +88,11 @@ def export_mms(adapter: Adapter, backbone: Backbone, folder: Path) -> None:
     }
     tensors |= {key: head.tensors[ours] for key, ours in _HEAD.items()}
     vocabulary = {token: index for index, token in enumerate(head.config.tokens)}
-    with replacing(folder) as temporary:
+    with replacing(folder, "adapter.*.safetensors", "vocab.json", CARD_FILE) as temporary:
         temporary.mkdir()
         write_tensors(temporary / f"adapter.{adapter.name}.safetensors", tensors, torch.float32)
         write_json(temporary / "vocab.json", {adapter.name: vocabulary})
-        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(card(adapter), encoding="utf-8")
 
 
 def _places(backbone: Backbone) -> dict[str, tuple[str, str]]:

@@ -18,7 +18,7 @@ from speechadapt.backbones.base import Backbone
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
 from speechadapt.interop.foreign import CONFIG_FILE, fill, info_for, read_json
-from speechadapt.store import card, description_of, read_tensors, write_tensors
+from speechadapt.store import CARD_FILE, card, description_of, read_tensors, write_tensors
 
 TENSOR_FILE = "adapter_model.safetensors"
 SIDECAR = "speechadapt.json"
@@ -76,12 +76,12 @@ def export_peft(adapter: Adapter, backbone: Backbone, folder: Path) -> None:
         "bias": "none",
         "target_modules": targets,
     }
-    with replacing(folder) as temporary:
+    with replacing(folder, SIDECAR, CONFIG_FILE, TENSOR_FILE, CARD_FILE) as temporary:
         temporary.mkdir()
         write_json(temporary / CONFIG_FILE, described)
         write_tensors(temporary / TENSOR_FILE, tensors)
         write_json(temporary / SIDECAR, description_of(adapter))
-        (temporary / "README.md").write_text(card(adapter), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(card(adapter), encoding="utf-8")
 
 
 def import_peft(
@@ -187,7 +187,7 @@ def _info(sidecar: Mapping[str, Any], backbone: Backbone) -> AdapterInfo:
         return info_for(backbone)
     try:
         info = AdapterInfo(**known)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise AdapterError(f"{SIDECAR}: info cannot be read ({error})") from None
     if info.fingerprint != backbone.fingerprint:
         raise AdapterError(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from speechadapt.errors import ConfigError
+from speechadapt.typed import check_types
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,14 @@ class Augmentation:
     frequency_masks: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, ConfigError, "augmentation")
         if any(not 0.5 <= speed <= 2.0 for speed in self.speed):
             raise ConfigError(f"augmentation: speed is {self.speed}, expected factors in 0.5 … 2")
-        if len(self.snr) != 2 or self.snr[0] > self.snr[1]:
+        if not -math.inf < self.snr[0] <= self.snr[1] < math.inf:
             raise ConfigError(f"augmentation: snr is {self.snr}, expected lowest and highest dB")
+        for name in ("time_masks", "frequency_masks"):
+            if (count := getattr(self, name)) < 0:
+                raise ConfigError(f"augmentation: {name} is {count}, expected 0 or more")
 
     @property
     def masks(self) -> bool:
@@ -80,6 +85,7 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        check_types(self, ConfigError, "training")
         lowest = {
             "steps": 1,
             "batch_seconds": 1.0,
@@ -97,6 +103,8 @@ class TrainConfig:
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise ConfigError(f"training: {name} is {value}, expected {least} or more")
+        if abs(self.seed) >= 1 << 32:  # what random generators take
+            raise ConfigError(f"training: seed is {self.seed}, expected one of at most 32 bits")
         for name, most in (("warmup", 1.0), ("trailing_silence", 30.0)):
             if getattr(self, name) > most:
                 raise ConfigError(f"training: {name} is {getattr(self, name)}, at most {most}")

@@ -19,7 +19,7 @@ from speechadapt.errors import ConfigError, DataError
 from speechadapt.files import replacing, write_json
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
-from speechadapt.store import save_adapter, write_tensors
+from speechadapt.store import FILES, save_adapter, write_tensors
 
 EMBEDDING = 32
 """Width of the embeddings of languages and sites."""
@@ -185,10 +185,16 @@ class HyperTarget:
         for adapter in self.adapters.values():
             adapter.training = mode
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of the network, and of each adapter in a folder of its own."""
+        adapters = (f"{language}/{file}" for language in self.adapters for file in FILES)
+        return ("hyper.json", "hyper.safetensors", *adapters)
+
     def save(self, path: Path) -> None:
         """A folder with an adapter for each language, and the network."""
         self._made(list(self.adapters))
-        with replacing(path) as temporary:
+        with replacing(path, *self.files) as temporary:
             temporary.mkdir()
             for language, adapter in self.adapters.items():
                 save_adapter(adapter, temporary / language)

@@ -17,7 +17,7 @@ from torch import Tensor
 from speechadapt.errors import ConfigError
 from speechadapt.files import remove, replacing, write_json
 
-_PATTERN = "state-*"
+_PATTERN = "state-[0-9][0-9][0-9][0-9][0-9][0-9]*"
 
 
 @dataclass
@@ -56,7 +56,8 @@ def save_state(folder: Path, state: TrainState) -> None:
     """Write a checkpoint, then drop the older ones."""
     values = {k: v for k, v in vars(state).items() if k not in _TENSORS}
     path = folder / f"state-{state.step:06d}"
-    with replacing(path) as temporary:
+    known = ("state.json", *(f"{name}.safetensors" for name in _TENSORS))
+    with replacing(path, *known) as temporary:
         temporary.mkdir()
         for name in _TENSORS:
             safetensors.torch.save_file(getattr(state, name), temporary / f"{name}.safetensors")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.adapters.adapter import Adapter
+from speechadapt.backbones.base import CHECKPOINT_FILES
 from speechadapt.data import Utterance
 from speechadapt.files import replacing
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
-from speechadapt.store import save_adapter
+from speechadapt.store import FILES, save_adapter
 
 
 class Target(Protocol):
@@ -43,6 +44,11 @@ class Target(Protocol):
         """Switch gradients on or off."""
         ...
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what :meth:`save` writes, as :func:`~speechadapt.files.check_target` has it."""
+        ...
+
     def save(self, path: Path) -> None:
         """Write the result, whole or not at all."""
         ...
@@ -52,6 +58,7 @@ class AdapterTarget:
     """Train one adapter on a frozen base."""
 
     base_is_frozen = True
+    files = FILES
 
     def __init__(self, adapter: Adapter):
         self.adapter = adapter
@@ -86,6 +93,7 @@ class FullTarget:
     """Fine-tune every parameter: the baseline adapters are compared with, never the product."""
 
     base_is_frozen = False
+    files = CHECKPOINT_FILES
 
     def __init__(self, model: SpeechModel):
         self.backbone = model.backbone
@@ -117,7 +125,7 @@ class FullTarget:
 
     def save(self, path: Path) -> None:
         """A transformers folder that loads like any other base."""
-        with replacing(path) as temporary:
+        with replacing(path, *CHECKPOINT_FILES) as temporary:
             self.backbone.save(self.backbone.model, temporary)
 
 

@@ -22,7 +22,7 @@ from speechadapt.call import Call, running
 from speechadapt.data.batching import batch_stream
 from speechadapt.errors import SpeechAdaptError
 from speechadapt.features import Features
-from speechadapt.files import write_json
+from speechadapt.files import check_target, write_json
 from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.training.config import TrainConfig
@@ -86,6 +86,7 @@ class Trainer:
         self.model, self.target, self.examples = model, target, examples
         self.objective, self.config, self.folder = objective, config, folder
         self.settings, self.dev_error, self.metric = settings, dev_error, metric
+        self.result = folder / ("adapter" if target.base_is_frozen else "model")
         self.parameters = dict(target.named_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), config.learning_rate, weight_decay=config.weight_decay
@@ -96,8 +97,10 @@ class Trainer:
 
         Raises:
             ConfigError: The folder holds a run with other settings.
+            OutputError: The result cannot go there.
             SpeechAdaptError: The loss is not finite, or a parameter of the frozen base changed.
         """
+        check_target(self.result, *self.target.files)  # before hours of work
         state = load_state(self.folder, self.settings)
         before = self.model.checksum() if self.target.base_is_frozen else None
         if state.step:
@@ -108,7 +111,7 @@ class Trainer:
         if before is not None and self.model.checksum() != before:
             raise SpeechAdaptError("the frozen base changed while training; please report this")
         restore(self.target, state.best or snapshot(self.target))
-        self.target.save(self.folder / "adapter" if before else self.folder / "model")
+        self.target.save(self.result)
         result = TrainResult(
             steps=state.step,
             best_step=state.best_step or state.step,

@@ -181,12 +181,12 @@ def test_something_else(server, tmp_path):
 
 def test_an_interrupted_download_goes_on(server, folder, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").write_text("older adapter")
+    (tmp_path / "out" / "speechadapt.json").write_text("older adapter")
     server.add("somebody/be", contents(folder))
     server.break_after = 1000
     with pytest.raises(FetchError, match="somebody/be: the hub, or the way to it, failed"):
         pull("somebody/be", tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["speechadapt.json"]
     server.break_after, server.broken = None, False
     pull("somebody/be", tmp_path / "out")
     assert contents(tmp_path / "out") == contents(folder)

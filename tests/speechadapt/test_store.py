@@ -11,7 +11,7 @@ from conftest import tiny_whisper
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.registry import family_of, preset
 from speechadapt.backbones.whisper import WhisperBackbone
-from speechadapt.errors import AdapterError
+from speechadapt.errors import AdapterError, RouteError
 from speechadapt.store import load_adapter, save_adapter
 
 
@@ -74,7 +74,6 @@ def test_keys_are_canonical_sites_and_the_card_says_what_it_is(stored):
 def test_saving_again_gives_the_same_bytes_and_replaces(stored, tmp_path):
     folder, adapter = stored
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (folder / "stray").write_text("old")
     save_adapter(adapter, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["be"]
@@ -85,6 +84,24 @@ def test_half_precision_is_half_the_size(stored, tmp_path):
     save_adapter(adapter, tmp_path / "half", torch.float16)
     sizes = [(p / "adapter.safetensors").stat().st_size for p in (folder, tmp_path / "half")]
     assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("value", [1e5, float("nan")])
+def test_what_could_not_be_read_again_is_not_written(stored, model, tmp_path, value):
+    _, adapter = stored
+    adapter.tensors["encoder.0.ffn.out"]["up.bias"].data[0] = value
+    with pytest.raises(AdapterError, match=r"ffn.out/up.bias: its largest value is (1e\+05|nan)"):
+        save_adapter(adapter, tmp_path / "half", torch.float16)
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("name", ["a+b", "x y", "a/b", "none", ""])
+def test_a_name_that_no_route_could_use_is_not_written(stored, tmp_path, name):
+    _, adapter = stored
+    adapter.name = name
+    with pytest.raises(RouteError, match="cannot be used"):
+        save_adapter(adapter, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_base_is_refused(stored):
@@ -107,7 +124,22 @@ def test_nearly_the_same_weights_are_the_same_base(stored):
         ({"name": None}, "'name'"),
         ({"config": {"method": "pickle"}}, "method"),
         ({"config": {"method": "bottleneck", "bottleneck": 0}}, "bottleneck"),
-        ({"config": {"method": "bottleneck", "bottleneck": "wide"}}, "type"),
+        ({"config": {"method": "bottleneck", "bottleneck": "wide"}}, "a whole number"),
+        ({"config": {"method": "bottleneck", "bottleneck": 2.5}}, "a whole number"),
+        ({"config": {"method": "bottleneck", "bottleneck": True}}, "a whole number"),
+        ({"config": {"method": "bottleneck", "bottleneck": 10**9}}, "65536 at most"),
+        ({"config": {"method": "bottleneck", "points": [1]}}, "a list, each a text"),
+        ({"config": {"method": []}}, "method is \\[\\]"),
+        ({"head": {"kind": []}}, "kind is \\[\\]"),
+        ({"head": {"kind": "ctc"}}, "a ctc head needs tokens"),
+        ({"head": {"kind": "ctc", "tokens": 5}}, "tokens is 5, expected a list"),
+        ({"head": {"kind": "classifier", "labels": ["a", "b"], "layers": "x"}}, "layers is 'x'"),
+        ({"bits": True}, "bits is True"),
+        *(({"name": name}, "cannot be used") for name in ("a+b", "x y", "../x", "none", "")),
+        ({"info": {"fingerprint": None}}, "fingerprint is None, expected a text"),
+        ({"info": {"fingerprint": 5}}, "fingerprint is 5, expected a text"),
+        ({"info": {"training": "x"}}, "training is 'x', expected settings by name"),
+        ({"info": {"trailing_silence": True}}, "trailing_silence is True, expected a number"),
         ({"info": {"colour": "red"}}, "colour"),
         ({"info": {"trailing_silence": "long"}}, "trailing_silence"),
         ({"info": {"trailing_silence": -1}}, "trailing_silence"),
@@ -129,6 +161,18 @@ def test_bad_descriptions_are_refused(stored, model, changes, words):
         (
             lambda t: t.update({"encoder.0.ffn.out/up.bias": torch.zeros(64, dtype=torch.int64)}),
             "int64",
+        ),
+        (
+            lambda t: t.update(
+                {"encoder.0.ffn.out/up.bias": torch.zeros(64, dtype=torch.float8_e4m3fn)}
+            ),
+            "float8",
+        ),
+        (  # finite as it is stored, infinite as it is used
+            lambda t: t.update(
+                {"encoder.0.ffn.out/up.bias": torch.full((64,), 1e300, dtype=torch.float64)}
+            ),
+            "NaN or infinity",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
+from speechadapt.backbones.base import CHECKPOINT_FILES
 from speechadapt.data import read_data_dir
 from speechadapt.errors import ConfigError
 from speechadapt.files import replacing, write_json
@@ -34,7 +35,7 @@ def write_random_base(config: Path, data: Sequence[Path], out: Path, seed: int) 
         config: YAML with ``model_type`` and what differs from transformers' defaults.
         data: Training directories. A wav2vec2 gets an output for every character of their texts, an
             AST one for every label of their ``utt2category``.
-        out: Where to; replaced if it is there.
+        out: Where to; an older one is replaced.
         seed: The same seed gives the same weights.
 
     Returns:
@@ -49,7 +50,7 @@ def write_random_base(config: Path, data: Sequence[Path], out: Path, seed: int) 
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"{config}: a {kind} has no setting {unknown[0]}; correct the name")
     try:
-        with torch.random.fork_rng(devices=[]), replacing(out) as temporary:
+        with torch.random.fork_rng(devices=[]), replacing(out, *CHECKPOINT_FILES) as temporary:
             torch.manual_seed(seed)
             make = _wav2vec2 if kind == "wav2vec2" else _ast
             model = make(values, data, temporary)

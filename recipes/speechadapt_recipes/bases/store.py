@@ -69,7 +69,7 @@ def store(
     """
     result = read_json(run / "result.json")
     model = run / "model"
-    with replacing(out) as temporary:
+    with replacing(out, "config.json", WEIGHTS, "README.md", *_DESCRIPTIONS) as temporary:
         temporary.mkdir()
         for name in _DESCRIPTIONS:
             if (init / name).is_file():
