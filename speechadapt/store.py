@@ -115,7 +115,7 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     name = description["name"]
     try:
         config = config_from_dict(description["config"])
-        head = _blank_head(description, backbone)
+        head = blank_head(description, backbone)
         sites = backbone.sites.values()
         wanted = Adapter.blank(name, config, family_of(config), sites, AdapterInfo(), head)
     except ConfigError as error:
@@ -160,7 +160,12 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     return Adapter(name, wanted.config, wanted.family, by_site, info, head)
 
 
-def _blank_head(description: Mapping[str, Any], backbone: Backbone) -> Head | None:
+def blank_head(description: Mapping[str, Any], backbone: Backbone) -> Head | None:
+    """The head that a description asks for, its tensors still to be read; None = it asks for none.
+
+    Raises:
+        ConfigError: Its settings do not fit it, or the base.
+    """
     if "head" not in description:
         return None
     kind, config = head_config(description["head"])

@@ -26,6 +26,7 @@ from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.features import Features, FilterBank
 from speechadapt.files import write_json
 from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
+from speechadapt.heads.head import Head
 
 MODEL_TYPES = ("audio-spectrogram-transformer",)
 
@@ -91,13 +92,14 @@ class ASTBackbone(Backbone):
             )
         return self._bank(waves)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, head: Head | None = None) -> None:
         """With the settings of its filter banks."""
         assert isinstance(model, PreTrainedModel)
-        if isinstance(self.head, ClassifierHead):
-            kind = "multi" if self.head.config.multi_label else "single"
+        head = head or self.head
+        if isinstance(head, ClassifierHead):
+            kind = "multi" if head.config.multi_label else "single"
             model.config.problem_type = f"{kind}_label_classification"
-        super().save(model, folder)
+        super().save(model, folder, head)
         normalize = self._mean is not None
         settings = {"do_normalize": normalize, "mean": self._mean or 0.0, "std": self._std}
         write_json(folder / _EXTRACTOR, settings)

@@ -197,12 +197,13 @@ class Backbone(ABC):
         for tensor in self.head.tensors.values() if self.head else ():
             tensor.data = tensor.data.to(device)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, head: Head | None = None) -> None:
         """Write a changed copy of the model as a transformers checkpoint, whole.
 
         Args:
             model: Same architecture as the frozen one.
             folder: Where to; it is made.
+            head: What the model's last layer is; None = the base's own head, if it has one.
         """
         assert isinstance(model, PreTrainedModel)
         model.save_pretrained(folder)

@@ -23,6 +23,7 @@ from speechadapt.errors import CheckpointError
 from speechadapt.features import Features, Waves
 from speechadapt.files import write_json
 from speechadapt.heads.ctc import CtcHead, read_vocabulary, write_vocabulary
+from speechadapt.heads.head import Head
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio")
 
@@ -85,12 +86,13 @@ class Wav2Vec2Backbone(Backbone):
         make = Waves(self._normalize, self._shortest, self.device)
         return make(waves, trailing_silence or 0.0)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, head: Head | None = None) -> None:
         """With the settings of its waves and, where it has one, its vocabulary."""
-        super().save(model, folder)
+        head = head or self.head
+        super().save(model, folder, head)
         write_json(folder / _EXTRACTOR, {"do_normalize": self._normalize})
-        if isinstance(self.head, CtcHead):
-            write_vocabulary(folder, self.head.config)
+        if isinstance(head, CtcHead):
+            write_vocabulary(folder, head.config)
 
     def positions(self, lengths: Tensor) -> Tensor:
         """What the front end's convolutions leave of so many samples."""

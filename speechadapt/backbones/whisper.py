@@ -15,6 +15,7 @@ from speechadapt.backbones.attention import use_attention
 from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at, module_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
 from speechadapt.features import Features, LogMel
+from speechadapt.heads.head import Head
 
 POSITION_SECONDS = 0.02  # one encoder position
 
@@ -76,9 +77,9 @@ class WhisperBackbone(Backbone):
             self._log_mel = LogMel(self.model.config.num_mel_bins, self.device)
         return self._log_mel(waves, trailing_silence)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, head: Head | None = None) -> None:
         """With the tokenizer and the generation settings."""
-        super().save(model, folder)
+        super().save(model, folder, head)
         self.tokenizer.save_pretrained(folder)
         self.generation.save_pretrained(folder)
 

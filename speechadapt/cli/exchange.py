@@ -122,7 +122,7 @@ def _merge(args: argparse.Namespace) -> int:
     adapter = load_adapter(args.adapter, backbone)
     merged = merge(backbone, adapter)
     with replacing(args.out, *CHECKPOINT_FILES) as temporary:
-        backbone.save(merged, temporary)
+        backbone.save(merged, temporary, adapter.head)
     print(f"adapter {adapter.name}: merged into {args.base}, in {args.out}")
     return 0
 

@@ -63,7 +63,9 @@ def new_head(
     if name == "ctc":
         vocabulary = replace(_vocabulary(args, data, teacher), layers=layers)
         return CtcHead.fresh(vocabulary, backbone.width, generator)
-    pooling = "summary" if isinstance(backbone, ASTBackbone) else "mean"
+    pooling, epsilon = "mean", 1e-5
+    if isinstance(backbone, ASTBackbone):  # as AST's own classifier, so that it can be merged
+        pooling, epsilon = "summary", backbone.model.config.layer_norm_eps
     if name == "classify":
         labels = tuple(sorted({label for row in data.labels.values() for label in row}))
         if len(labels) < 2 and not args.multi_label:
@@ -71,14 +73,14 @@ def new_head(
                 f"--labels {args.labels}: every utterance has the label "
                 f"{', '.join(labels)!r}, so there is nothing to tell apart"
             )
-        config = ClassifierConfig(labels, args.multi_label, pooling, layers=layers)
+        config = ClassifierConfig(labels, args.multi_label, pooling, epsilon, layers)
         return ClassifierHead.fresh(config, backbone.width, generator)
     if name == "regress":
         values = [number(row, f"utterance {key}") for key, row in data.labels.items()]
         scale = statistics.pstdev(values) or 1.0
         regressor = RegressorConfig(
-            args.labels.removeprefix("utt2"), statistics.fmean(values), scale, pooling,
-            layers=layers,
+            args.labels.removeprefix("utt2"), statistics.fmean(values), scale, pooling, epsilon,
+            layers,
         )  # fmt: skip
         return RegressorHead.fresh(regressor, backbone.width, generator)
     return None

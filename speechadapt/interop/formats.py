@@ -11,7 +11,7 @@ from speechadapt.errors import AdapterError
 from speechadapt.interop.adapterhub import import_adapterhub
 from speechadapt.interop.foreign import CONFIG_FILE, read_json
 from speechadapt.interop.mms import export_mms, import_mms, is_mms
-from speechadapt.interop.peft import export_peft, import_peft
+from speechadapt.interop.peft import HEAD_FILE, export_peft, import_peft
 
 
 def import_adapter(path: Path, backbone: Backbone, name: str | None = None) -> tuple[Adapter, str]:
@@ -51,4 +51,6 @@ def export_adapter(adapter: Adapter, backbone: Backbone, folder: Path) -> str:
         export_mms(adapter, backbone, folder)
         return "transformers (model.load_adapter)"
     export_peft(adapter, backbone, folder)
-    return "PEFT"
+    if adapter.head is None:
+        return "PEFT"
+    return f"PEFT, its {adapter.head.kind} head in {HEAD_FILE}, which only import reads"

@@ -5,25 +5,28 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from speechadapt.adapters.adapter import Adapter
 from speechadapt.adapters.family import Layer
 from speechadapt.backbones.base import Backbone
 from speechadapt.errors import ConfigError
+from speechadapt.interop.heads import with_head
 
 
-def merge(backbone: Backbone, adapter: Adapter) -> nn.Module:
+def merge(backbone: Backbone, adapter: Adapter) -> PreTrainedModel:
     """A copy of the base that computes without hooks what the base computes with the adapter.
 
-    Sums are made in float64 and rounded once. The base stays as it is.
+    Sums are made in float64 and rounded once. The base stays as it is. A head that the adapter
+    brings along takes the place of the base's.
 
     Args:
         backbone: The frozen base.
         adapter: Of a family whose effect is linear in each layer: LoRA, Hydra, (IA)³, BitFit.
 
     Raises:
-        ConfigError: The family is not linear.
+        ConfigError: The family is not linear, or no checkpoint can hold the head.
     """
     paths = {id(module): path for path, module in backbone.model.named_modules()}
     merged = copy.deepcopy(backbone.model)
@@ -41,4 +44,9 @@ def merge(backbone: Backbone, adapter: Adapter) -> nn.Module:
             weight.copy_(layer.weight)
             if layer.bias is not None:
                 bias.copy_(layer.bias)
-    return merged
+    if adapter.head is None:
+        return merged
+    try:
+        return with_head(backbone, merged, adapter.head)
+    except ConfigError as error:
+        raise ConfigError(f"adapter {adapter.name!r}: {error}") from None

@@ -17,11 +17,20 @@ from speechadapt.adapters.registry import family_of
 from speechadapt.backbones.base import Backbone
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.files import replacing, write_json
+from speechadapt.heads.head import Head
 from speechadapt.interop.foreign import CONFIG_FILE, fill, info_for, read_json
-from speechadapt.store import CARD_FILE, card, description_of, read_tensors, write_tensors
+from speechadapt.store import (
+    CARD_FILE,
+    blank_head,
+    card,
+    description_of,
+    read_tensors,
+    write_tensors,
+)
 
 TENSOR_FILE = "adapter_model.safetensors"
 SIDECAR = "speechadapt.json"
+HEAD_FILE = "head.safetensors"  # of ours; PEFT leaves it alone
 _PREFIX = "base_model.model."
 
 # Settings that change what PEFT computes and that our LoRA cannot express.
@@ -41,7 +50,8 @@ _UNSUPPORTED = {
 def export_peft(adapter: Adapter, backbone: Backbone, folder: Path) -> None:
     """Write a LoRA as a PEFT folder, whole or not at all, our own description beside it.
 
-    A PiSSA start becomes part of a LoRA of twice the rank, on the unchanged base.
+    A PiSSA start becomes part of a LoRA of twice the rank, on the unchanged base. A head goes into
+    a file of ours, which :func:`import_peft` reads and other libraries do not.
 
     Raises:
         ConfigError: The adapter is no LoRA.
@@ -76,11 +86,13 @@ def export_peft(adapter: Adapter, backbone: Backbone, folder: Path) -> None:
         "bias": "none",
         "target_modules": targets,
     }
-    with replacing(folder, SIDECAR, CONFIG_FILE, TENSOR_FILE, CARD_FILE) as temporary:
+    with replacing(folder, SIDECAR, CONFIG_FILE, TENSOR_FILE, HEAD_FILE, CARD_FILE) as temporary:
         temporary.mkdir()
         write_json(temporary / CONFIG_FILE, described)
         write_tensors(temporary / TENSOR_FILE, tensors)
         write_json(temporary / SIDECAR, description_of(adapter))
+        if adapter.head is not None:
+            write_tensors(temporary / HEAD_FILE, adapter.head.tensors)
         (temporary / CARD_FILE).write_text(card(adapter), encoding="utf-8")
 
 
@@ -100,7 +112,8 @@ def import_peft(
 
     Raises:
         AdapterError: A file is missing, pickled or damaged; a setting our LoRA does not have; a
-            tensor without its partner, or for a layer that the base does not have.
+            tensor without its partner, or for a layer that the base does not have; a head that is
+            not what our sidecar says.
     """
     settings = read_json(folder / CONFIG_FILE)
     _check(folder, settings)
@@ -109,16 +122,18 @@ def import_peft(
         info = _info(sidecar, backbone)
     pairs = _pairs(folder, backbone, settings)
     rank = max(len(down) for down, _ in pairs.values())
-    sites = [backbone.sites[site] for site in pairs]
+    places = [backbone.sites[site] for site in pairs]
     config = LoraConfig(
-        points=tuple(dict.fromkeys(site.point for site in sites)),
-        stacks=tuple(dict.fromkeys(site.stack for site in sites)),
+        points=tuple(dict.fromkeys(site.point for site in places)),
+        stacks=tuple(dict.fromkeys(site.stack for site in places)),
         rank=rank,
         alpha=float(rank),
         dropout=float(settings.get("lora_dropout") or 0.0),
     )
     title = name or str(sidecar.get("name") or folder.resolve().name)
-    adapter = Adapter.fresh(title, config, family_of(config), backbone.sites.values(), info)
+    head = _head(folder, sidecar, backbone)
+    sites = backbone.sites.values()
+    adapter = Adapter.fresh(title, config, family_of(config), sites, info, head=head)
     found = {site: {"down.weight": down, "up.weight": up} for site, (down, up) in pairs.items()}
     return fill(adapter, found)
 
@@ -179,6 +194,26 @@ def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
             alpha = float(value)
             break  # PEFT takes the first that fits
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _head(folder: Path, sidecar: Mapping[str, Any], backbone: Backbone) -> Head | None:
+    """The head that went out with the adapter."""
+    if not isinstance(sidecar.get("head", {}), dict):
+        raise AdapterError(f"{folder / SIDECAR}: 'head' is no dict")
+    try:
+        head = blank_head(sidecar, backbone)
+    except ConfigError as error:
+        raise AdapterError(f"{folder / SIDECAR}: {error}") from error
+    if head is None:
+        return None
+    tensors = read_tensors(folder / HEAD_FILE)
+    shapes, wanted = (
+        {key: list(tensor.shape) for key, tensor in each.items()}
+        for each in (tensors, head.tensors)
+    )
+    if shapes != wanted:
+        raise AdapterError(f"{folder / HEAD_FILE}: holds {shapes}, {SIDECAR} asks for {wanted}")
+    return type(head)(head.config, tensors)
 
 
 def _info(sidecar: Mapping[str, Any], backbone: Backbone) -> AdapterInfo:
