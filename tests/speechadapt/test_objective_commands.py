@@ -86,6 +86,19 @@ def test_several_labels_are_learnt_by_a_head_alone(home, base, tmp_path, capsys)
         assert 0 < float(probability) < 1
 
 
+def test_what_ast_learns_can_be_merged(home, tmp_path, capsys):
+    """Its new head is one as its checkpoints have."""
+    out, merged = tmp_path / "run", tmp_path / "merged"
+    assert probe(home, "ast", out, *SEVERAL, "--steps", 2) == 0
+    found = classified(home, "ast", out, capsys, "--top", 2)
+    base = ("--base", home / "ast", "--out", merged)
+    assert command("adapters", "merge", out / "adapter", *base) == 0
+    capsys.readouterr()
+    assert command("classify", home / "data", "--base", merged, "--top", 2) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {cells[0]: cells[1:] for cells in lines} == found
+
+
 def test_values_are_learnt(home, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(home, "whisper", out, *VALUES, "--steps", 40) == 0
