@@ -1,5 +1,5 @@
-"""docs/adapters.md says how many parameters each preset has: the figures are computed here, and held
-against those that papers and AdapterHub report."""
+"""docs/adapters.md says how many parameters each preset has: the figures are computed here, and
+held against those that papers and AdapterHub report."""
 
 import re
 from dataclasses import replace

@@ -14,10 +14,12 @@ from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family
 from speechadapt.adapters.registry import PRESETS
+from speechadapt.call import running
 from speechadapt.errors import CheckpointError, ConfigError
 from speechadapt.features import FilterBank, Waves
 from speechadapt.model import SpeechModel
 from speechadapt.route import Stack
+from speechadapt.store import load_adapter, save_adapter
 
 
 @pytest.fixture(params=NAMES)
@@ -99,6 +101,35 @@ def test_contract_of_every_family(model, waves, preset):
     assert same[2:] == [True, False]
     # A head changes no state; of two random hard gates one may be shut for a whole utterance.
     assert all(same[:2]) == (preset == "head")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("base", ["wav2vec2", "ast"])
+def test_every_family_is_stored_and_learns(base, name, waves, tmp_path):
+    """Where layers end with their normalisation, and where positions are patches."""
+    model = SpeechModel(tiny_backbone(base))
+    adapter = add(model, "a", PRESETS[name], 1)
+    adapter.info.fingerprint = model.backbone.fingerprint
+    expected = states(model, waves[:1], ["a"]).states
+    save_adapter(adapter, tmp_path / "a", torch.float64)
+    loaded = model.bank.add(load_adapter(tmp_path / "a", model.backbone))
+    assert loaded.config == adapter.config
+    assert all(map(torch.equal, *(dict(a.named_tensors()).values() for a in (adapter, loaded))))
+    got = states(model, waves[:1], ["a"]).states
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    features = model.backbone.features(waves[:2], 0.0)
+    call = model.bank.call(["a", "a"], model.backbone.key_lengths(features))
+    model.bank["a"].train()
+    parameters = dict(loaded.named_parameters())
+    with running(call):
+        loss = model.backbone.encode(features).states[:, :9, ::3].square().sum()
+    if parameters:
+        loss.backward()
+    dead = {key for key, p in parameters.items() if p.grad is None or not p.grad.abs().max() > 1e-9}
+    # A shift of all keys changes no softmax, one before a batch norm nothing behind it.
+    shifts = ("attn.k/shift", *(("ffn.out/conv.bias",) if name == "conformer" else ()))
+    assert [key for key in dead if not key.endswith(shifts)] == []
+    assert all(p.grad is None for p in model.backbone.model.parameters())
 
 
 def test_hooks_reach_what_a_sub_layer_reads_and_leaves(model, waves):
