@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, as transformers may
+
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
 from speechadapt.backbones.checkpoints import WhisperCheckpoint
