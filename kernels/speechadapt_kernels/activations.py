@@ -17,8 +17,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def activate(name: str, x: Tensor) -> Tensor:
+    """The activation ``name``; ``identity`` = none."""
+    return x if name == "identity" else ACTIVATIONS[name](x)
+
+
 def slope(name: str, x: Tensor) -> Tensor:
     """Derivative of the activation ``name`` at ``x``."""
+    if name == "identity":
+        return torch.ones_like(x)
     if name == "relu":
         return (x > 0).to(x.dtype)
     if name == "silu":

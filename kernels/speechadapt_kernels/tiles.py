@@ -8,7 +8,9 @@ import triton.language as tl
 @triton.jit
 def activate(x, NAME: tl.constexpr):
     """An activation by its name, in float32."""
-    if NAME == "relu":
+    if NAME == "identity":
+        y = x
+    elif NAME == "relu":
         y = tl.maximum(x, 0.0)
     elif NAME == "silu":
         y = x * tl.sigmoid(x)
@@ -20,7 +22,9 @@ def activate(x, NAME: tl.constexpr):
 @triton.jit
 def slope(x, NAME: tl.constexpr):
     """Its derivative."""
-    if NAME == "relu":
+    if NAME == "identity":
+        y = tl.full(x.shape, 1.0, tl.float32)
+    elif NAME == "relu":
         y = tl.where(x > 0.0, 1.0, 0.0)
     elif NAME == "silu":
         gate = tl.sigmoid(x)

@@ -209,7 +209,10 @@ def test_operator_is_well_behaved(path):
     folded = fold(adapters(2, 16, 64), torch.float32)
     x = states(2, 3, 64, seed=1).float().to(DEVICE).requires_grad_(True)
     slots = torch.tensor([1, -1], dtype=torch.int32, device=DEVICE)
-    tensors = [getattr(folded, f.name).to(DEVICE) for f in fields(folded)]
+    tensors = [
+        each.to(DEVICE) if isinstance(each := getattr(folded, f.name), torch.Tensor) else each
+        for f in fields(folded)
+    ]
     settings = ("gelu", 0.5, None, 0)
     torch.library.opcheck(
         torch.ops.speechadapt.bottleneck.default, (x, None, slots, *tensors, *settings)

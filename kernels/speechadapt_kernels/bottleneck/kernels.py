@@ -2,6 +2,9 @@
 
 A program has some frames of one utterance, so one adapter. It reads the states twice, the second
 time from the cache, and keeps all that is as wide as the bottleneck in registers.
+
+The base may have another width than the source, and may be several outputs side by side (slices,
+as of a fused projection): then each slice has rows of the bottleneck of its own.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -25,6 +28,37 @@ def _matrix(slot, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.const
 
 
 @triton.jit
+def _reads(columns, each, SLICES: tl.constexpr, RANK: tl.constexpr):
+    """Which columns of the bottleneck a slice reads; what fills it up goes with the last."""
+    return tl.minimum(columns // RANK, SLICES - 1) == each
+
+
+@triton.jit
+def _up(
+    up,
+    slot,
+    k,
+    OUT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,
+    RANK: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    """``BLOCK_DIM`` columns from ``k`` of the up projection, ``[WIDTH, BLOCK_DIM]``.
+
+    Zero in the rows that other slices read; they are not stored: it is ``[WIDTH, OUT / SLICES]``.
+    """
+    if SLICES == 1:
+        b = tl.load(up + _matrix(slot, k, OUT, WIDTH, BLOCK_DIM))
+    else:
+        each = k // (OUT // SLICES)
+        mine = _reads(tl.arange(0, WIDTH), each, SLICES, RANK)
+        at = _matrix(slot, k - each * (OUT // SLICES), OUT // SLICES, WIDTH, BLOCK_DIM)
+        b = tl.load(up + at, mask=mine[:, None], other=0.0)
+    return b
+
+
+@triton.jit
 def forward_kernel(
     source,
     base,
@@ -39,10 +73,14 @@ def forward_kernel(
     frames,
     scale,
     epsilon,
-    DIM: tl.constexpr,
+    DIM: tl.constexpr,  # of the source
+    OUT: tl.constexpr,  # of the base
     WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,
+    RANK: tl.constexpr,  # columns of the bottleneck for each slice
     ACTIVATION: tl.constexpr,
     NORM: tl.constexpr,
+    BIAS: tl.constexpr,
     SAME: tl.constexpr,  # base is source
     PACKED: tl.constexpr,
     BLOCK_FRAMES: tl.constexpr,
@@ -57,8 +95,8 @@ def forward_kernel(
     # A packed utterance may be shorter than the longest: then there is nothing to do here.
     if tl.program_id(0) * BLOCK_FRAMES < count:
         if slot < 0:
-            for k in range(0, DIM, BLOCK_DIM):
-                at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
+            for k in range(0, OUT, BLOCK_DIM):
+                at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
                 tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
@@ -83,18 +121,20 @@ def forward_kernel(
                 mean += pivot
                 hidden -= mean[:, None] * tl.load(down_sum + width)[None, :]
                 hidden *= rstd[:, None]
-            hidden += tl.load(down_bias + width)[None, :]
+            if BIAS:
+                hidden += tl.load(down_bias + width)[None, :]
             z = activate(hidden, ACTIVATION).to(up.dtype.element_ty)
-            for k in range(0, DIM, BLOCK_DIM):
-                at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
-                b = tl.load(up + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
+            for k in range(0, OUT, BLOCK_DIM):
+                at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
+                b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
                 delta = tl.dot(z, b, input_precision="ieee")
-                bias = tl.load(up_bias + slot * DIM + k + tl.arange(0, BLOCK_DIM))
+                if BIAS:
+                    delta += tl.load(up_bias + slot * OUT + k + tl.arange(0, BLOCK_DIM))[None, :]
                 if SAME:
                     x = tl.load(source + at, mask=mask, other=0.0)
                 else:
                     x = tl.load(base + at, mask=mask, other=0.0)
-                y = x.to(tl.float32) + scale * (delta + bias[None, :])
+                y = x.to(tl.float32) + scale * delta
                 tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
 
 
@@ -117,9 +157,13 @@ def backward_kernel(
     scale,
     epsilon,
     DIM: tl.constexpr,
+    OUT: tl.constexpr,
     WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,
+    RANK: tl.constexpr,  # columns of the bottleneck for each slice
     ACTIVATION: tl.constexpr,
     NORM: tl.constexpr,
+    BIAS: tl.constexpr,
     SAME: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_FRAMES: tl.constexpr,
@@ -134,7 +178,8 @@ def backward_kernel(
     columns = tl.arange(0, WIDTH)
     part = (utterance * tl.num_programs(0) + tl.program_id(0)) * WIDTH + columns
     if (slot < 0) | (tl.program_id(0) * BLOCK_FRAMES >= count):
-        tl.store(bias_out + part, tl.zeros([WIDTH], tl.float32))
+        if BIAS:
+            tl.store(bias_out + part, tl.zeros([WIDTH], tl.float32))
         if NORM:
             tl.store(sum_out + part, tl.zeros([WIDTH], tl.float32))
         for k in range(0, DIM, BLOCK_DIM):
@@ -154,14 +199,17 @@ def backward_kernel(
         for k in range(0, DIM, BLOCK_DIM):
             at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
             x = tl.load(source + at, mask=mask, other=0.0)
-            dy = tl.load(gradient + at, mask=mask, other=0.0)
-            matrix = _matrix(slot, k, DIM, WIDTH, BLOCK_DIM)
-            product = tl.dot(x, tl.trans(tl.load(down + matrix)), product, input_precision="ieee")
-            dz = tl.dot(dy, tl.trans(tl.load(up + matrix)), dz, input_precision="ieee")
+            a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
+            product = tl.dot(x, tl.trans(a), product, input_precision="ieee")
             if NORM:
                 moved = x.to(tl.float32) - pivot[:, None]
                 first += tl.sum(moved, 1)
                 second += tl.sum(moved * moved, 1)
+        for k in range(0, OUT, BLOCK_DIM):
+            at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
+            dy = tl.load(gradient + at, mask=mask, other=0.0)
+            b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
+            dz = tl.dot(dy, tl.trans(b), dz, input_precision="ieee")
         if NORM:
             mean = first / DIM
             rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)
@@ -170,10 +218,13 @@ def backward_kernel(
             centred = rstd[:, None] * (product - mean[:, None] * sums)
         else:
             centred = product
-        hidden = centred + tl.load(down_bias + width)[None, :]
+        hidden = centred
+        if BIAS:
+            hidden = centred + tl.load(down_bias + width)[None, :]
         z = activate(hidden, ACTIVATION)
         dh = scale * dz * slope(hidden, ACTIVATION)
-        tl.store(bias_out + part, tl.sum(dh, 0))  # rows outside have no gradient
+        if BIAS:
+            tl.store(bias_out + part, tl.sum(dh, 0))  # rows outside have no gradient
         scaled = dh
         if NORM:
             scaled = dh * rstd[:, None]
@@ -200,13 +251,15 @@ def backward_kernel(
 def outer_kernel(
     left,  # [rows, WIDTH]
     right,  # [rows, DIM]
-    out,  # [batch, WIDTH, DIM]: left' right of each utterance
+    out,  # [batch, WIDTH, DIM/SLICES]: left' right of each utterance
     sum_out,  # [batch, DIM]: sum of right over each utterance
     slots,
     offsets,
     frames,
     DIM: tl.constexpr,
     WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,  # of right
+    RANK: tl.constexpr,
     SUMS: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_FRAMES: tl.constexpr,
@@ -229,7 +282,9 @@ def outer_kernel(
         matrix = tl.dot(tl.trans(a), b, matrix, input_precision="ieee")
         if SUMS:
             sums += tl.sum(b.to(tl.float32), 0)
-    at = (utterance * WIDTH + columns[:, None]) * DIM + k[None, :]
-    tl.store(out + at, matrix)
+    each = tl.program_id(0) * BLOCK_DIM // (DIM // SLICES)
+    mine = _reads(columns, each, SLICES, RANK)
+    at = (utterance * WIDTH + columns[:, None]) * (DIM // SLICES) + k[None, :] % (DIM // SLICES)
+    tl.store(out + at, matrix, mask=mine[:, None])
     if SUMS:
         tl.store(sum_out + utterance * DIM + k, sums)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -23,9 +24,10 @@ class Tiles:
     stages: int
 
 
-def tiles_of(dim: int, frames: int) -> Tiles:
+def tiles_of(widths: tuple[int, ...], frames: int) -> Tiles:
     """Short utterances in small tiles, so that there are enough of them."""
-    return Tiles(16 if frames <= 256 else 64, 128 if dim % 128 == 0 else 64, 4, 2)
+    dim = 128 if all(width % 128 == 0 for width in widths) else 64
+    return Tiles(16 if frames <= 256 else 64, dim, 4, 2)
 
 
 def forward(
@@ -40,33 +42,30 @@ def forward(
 ) -> Tensor:
     """One launch for the whole batch."""
     source = source.contiguous()
-    out = torch.empty_like(source)
-    frames = longest if offsets is not None else source.shape[1]
-    tiles = tiles_of(source.shape[-1], frames)
-    kernels.forward_kernel[(triton.cdiv(frames, tiles.frames), len(slots))](
+    origin = source if base is None else base.contiguous()
+    out = torch.empty_like(origin)
+    grid, settings = _settings(source, out, slots, weights, offsets, longest)
+    kernels.forward_kernel[grid](
         source,
-        source if base is None else base.contiguous(),
+        origin,
         out,
         slots,
         slots if offsets is None else offsets,
         weights.down,
-        weights.down_bias if weights.down_sum is None else weights.down_sum,
+        weights.down_sum,
         weights.down_bias,
         weights.up,
         weights.up_bias,
-        frames,
+        source.shape[1] if offsets is None else longest,
         scale,
         EPSILON,
-        DIM=source.shape[-1],
-        WIDTH=weights.down.shape[1],
+        OUT=out.shape[-1],
+        SLICES=out.shape[-1] // weights.up.shape[-1],
         ACTIVATION=activation,
         NORM=weights.down_sum is not None,
+        BIAS=weights.down_bias is not None,
         SAME=base is None,
-        PACKED=offsets is not None,
-        BLOCK_FRAMES=tiles.frames,
-        BLOCK_DIM=tiles.dim,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
+        **settings,
     )
     return out
 
@@ -84,57 +83,92 @@ def backward(
 ) -> tuple[Tensor, FoldedBottleneck]:
     """Gradients of the source, with what goes past the adapter if it is the base, and weights."""
     source = source.contiguous()
-    count, width, dim = weights.down.shape
-    frames = longest if offsets is not None else source.shape[1]
-    tiles = tiles_of(dim, frames)
-    grid = (triton.cdiv(frames, tiles.frames), len(slots))
-    below = torch.empty_like(source)
-    rows = source.numel() // dim
-    z, scaled = (source.new_empty(rows, width) for _ in range(2))
-    parts = [weights.down_bias.new_empty(len(slots), grid[0], width) for _ in range(2)]
-    norm = weights.down_sum is not None
-    shared = {
-        "DIM": dim,
-        "WIDTH": width,
-        "PACKED": offsets is not None,
-        "BLOCK_FRAMES": tiles.frames,
-        "BLOCK_DIM": tiles.dim,
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
-    }
+    (count, width, dim), batch = weights.down.shape, len(slots)
+    slices = gradient.shape[-1] // weights.up.shape[-1]
+    grid, settings = _settings(source, gradient, slots, weights, offsets, longest)
     where = slots if offsets is None else offsets
+    frames = source.shape[1] if offsets is None else longest
+    below = torch.empty_like(source)
+    z, scaled = (source.new_empty(source.numel() // dim, width) for _ in range(2))
+
+    def exact(*shape: int) -> Tensor:
+        return torch.empty(batch, *shape, dtype=torch.float32, device=source.device)
+
+    bias_parts, sum_parts = exact(grid[0], width), exact(grid[0], width)
     kernels.backward_kernel[grid](
         gradient,
         source,
         below,
         z,
         scaled,
-        *parts,
+        bias_parts,
+        sum_parts,
         slots,
         where,
         weights.down,
-        weights.down_bias if weights.down_sum is None else weights.down_sum,
+        weights.down_sum,
         weights.down_bias,
         weights.up,
         frames,
         scale,
         EPSILON,
+        OUT=gradient.shape[-1],
+        SLICES=slices,
         ACTIVATION=activation,
-        NORM=norm,
+        NORM=weights.down_sum is not None,
+        BIAS=weights.down_bias is not None,
         SAME=same,
-        **shared,
+        **settings,
     )
-    down, up = (weights.down_bias.new_empty(len(slots), width, dim) for _ in range(2))
-    sums = weights.down_bias.new_empty(len(slots), dim)
-    for left, right, out, with_sums in ((scaled, source, down, False), (z, gradient, up, True)):
-        kernels.outer_kernel[(dim // tiles.dim, len(slots))](
-            left, right, out, sums, slots, where, frames, SUMS=with_sums, **shared
+    down, up, sums = exact(width, dim), exact(*weights.up.shape[1:]), exact(gradient.shape[-1])
+    products = ((scaled, source, down, 1, False), (z, gradient, up, slices, True))
+    for left, right, product, sides, summed in products:
+        kernels.outer_kernel[(right.shape[-1] // settings["BLOCK_DIM"], batch)](
+            left,
+            right,
+            product,
+            sums,
+            slots,
+            where,
+            frames,
+            SLICES=sides,
+            SUMS=summed and weights.up_bias is not None,
+            **settings | {"DIM": right.shape[-1]},
         )
-    bias, row_sums = (by_slot(part.sum(1), slots, count) for part in parts)
+
+    def summed_up(parts: Tensor, like: Tensor | None) -> Tensor | None:
+        return None if like is None else by_slot(parts, slots, count)
+
+    up_bias = summed_up(sums, weights.up_bias)
     return below, FoldedBottleneck(
         by_slot(down, slots, count).to(weights.down.dtype),
-        row_sums if norm else None,
-        bias,
+        summed_up(sum_parts.sum(1), weights.down_sum),
+        summed_up(bias_parts.sum(1), weights.down_bias),
         (scale * by_slot(up, slots, count)).to(weights.up.dtype),
-        scale * by_slot(sums, slots, count),
+        None if up_bias is None else scale * up_bias,
+        weights.rank,
     )
+
+
+def _settings(
+    source: Tensor,
+    out: Tensor,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    offsets: Tensor | None,
+    longest: int,
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The grid, and what all kernels are compiled with."""
+    frames = source.shape[1] if offsets is None else longest
+    dim, each = source.shape[-1], weights.up.shape[-1]
+    tiles = tiles_of((dim, each), frames)
+    return (triton.cdiv(frames, tiles.frames), len(slots)), {
+        "DIM": dim,
+        "WIDTH": weights.down.shape[1],
+        "RANK": weights.rank,
+        "PACKED": offsets is not None,
+        "BLOCK_FRAMES": tiles.frames,
+        "BLOCK_DIM": tiles.dim,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }

@@ -30,19 +30,20 @@ def fused_bottleneck(
             a multiple of 64.
         weights: As :func:`~speechadapt_kernels.bottleneck.folded.fold` makes them.
         slots: Adapter of each utterance, ``[batch]``, int32, -1 = none.
-        activation: ``gelu``, ``relu`` or ``silu``.
+        activation: ``gelu``, ``relu``, ``silu`` or ``identity``.
         scale: Factor of the adapters' output.
-        base: What it is added to, of the same shape; None = the source.
+        base: What it is added to, ``[..., out]``; None = the source.
         offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
         longest: Frames of the longest utterance of a packed batch.
 
     Returns:
-        Shape of ``source``; rows without an adapter are those of the base, bit for bit.
+        Shape of the base; rows without an adapter are the base's, bit for bit.
 
     Raises:
         ValueError: Shapes do not go together.
     """
     check_layout(source, slots, offsets)
+    _check_widths(source, source if base is None else base, weights)
     return _forward(
         source,
         base,
@@ -52,11 +53,23 @@ def fused_bottleneck(
         weights.down_bias,
         weights.up,
         weights.up_bias,
+        weights.rank,
         activation,
         scale,
         offsets,
         longest,
     )
+
+
+def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
+    dim, each = weights.down.shape[-1], weights.up.shape[-1]
+    if source.shape[-1] != dim or base.shape[-1] % each or source.shape[:-1] != base.shape[:-1]:
+        raise ValueError(
+            f"source {list(source.shape)} and base {list(base.shape)} do not fit projections from "
+            f"{dim} and to {each} values"
+        )
+    if dim % 64 or each % 64:
+        raise ValueError(f"{dim} and {each}: widths are multiples of 64")
 
 
 @torch.library.custom_op("speechadapt::bottleneck", mutates_args=())
@@ -66,15 +79,16 @@ def _forward(
     slots: Tensor,
     down: Tensor,
     down_sum: Tensor | None,
-    down_bias: Tensor,
+    down_bias: Tensor | None,
     up: Tensor,
-    up_bias: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
     activation: str,
     scale: float,
     offsets: Tensor | None,
     longest: int,
 ) -> Tensor:
-    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias)
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
     if uses_triton(source.device, source.dtype):
         from speechadapt_kernels.bottleneck import launch
 
@@ -84,8 +98,9 @@ def _forward(
 
 
 @_forward.register_fake
-def _(source: Tensor, *_args: Any) -> Tensor:
-    return torch.empty_like(source, memory_format=torch.contiguous_format)
+def _(source: Tensor, base: Tensor | None, *_args: Any) -> Tensor:
+    origin = source if base is None else base
+    return torch.empty_like(origin, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("speechadapt::bottleneck_backward", mutates_args=())
@@ -96,15 +111,16 @@ def _backward(
     slots: Tensor,
     down: Tensor,
     down_sum: Tensor | None,
-    down_bias: Tensor,
+    down_bias: Tensor | None,
     up: Tensor,
-    up_bias: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
     activation: str,
     scale: float,
     offsets: Tensor | None,
     longest: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias)
+) -> list[Tensor]:
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
     if uses_triton(source.device, source.dtype):
         from speechadapt_kernels.bottleneck import launch
 
@@ -115,9 +131,7 @@ def _backward(
         below, grads = folded.backward(gradient, source, slots, weights, activation, scale, offsets)
         if same:
             below = below + gradient
-    # An operator returns tensors only; without a LayerNorm this one is not looked at.
-    sums = down_bias.new_zeros(0) if grads.down_sum is None else grads.down_sum
-    return below, grads.down, sums, grads.down_bias, grads.up, grads.up_bias
+    return [below, *_present(grads)]
 
 
 @_backward.register_fake
@@ -128,52 +142,48 @@ def _(
     slots: Tensor,
     down: Tensor,
     down_sum: Tensor | None,
-    down_bias: Tensor,
+    down_bias: Tensor | None,
     up: Tensor,
-    up_bias: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
     *_args: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    sums = down_bias.new_empty(0) if down_sum is None else torch.empty_like(down_sum)
+) -> list[Tensor]:
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
     below = torch.empty_like(source, memory_format=torch.contiguous_format)
-    matrices = torch.empty_like(down), torch.empty_like(up)
-    return (
-        below,
-        matrices[0],
-        sums,
-        torch.empty_like(down_bias),
-        matrices[1],
-        torch.empty_like(up_bias),
-    )
+    return [below, *map(torch.empty_like, _present(weights))]
+
+
+def _present(weights: FoldedBottleneck) -> list[Tensor]:
+    """Those of its tensors that there are."""
+    each = (weights.down, weights.down_sum, weights.down_bias, weights.up, weights.up_bias)
+    return [tensor for tensor in each if tensor is not None]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     source, base, slots, down, down_sum, down_bias, up, up_bias, *settings = inputs
-    ctx.activation, ctx.scale, offsets, ctx.longest = settings
+    ctx.rank, ctx.activation, ctx.scale, offsets, ctx.longest = settings
     ctx.same = base is None
     ctx.save_for_backward(source, slots, down, down_sum, down_bias, up, up_bias, offsets)
 
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    source, slots, down, down_sum, down_bias, up, up_bias, offsets = ctx.saved_tensors
-    below, *weights = _backward(
+    source, slots, *weights, offsets = ctx.saved_tensors
+    below, *present = _backward(
         gradient.contiguous(),
         source,
         ctx.same,
         slots,
-        down,
-        down_sum,
-        down_bias,
-        up,
-        up_bias,
+        *weights,
+        ctx.rank,
         ctx.activation,
         ctx.scale,
         offsets,
         ctx.longest,
     )
-    if down_sum is None:
-        weights[1] = None
+    rest = iter(present)
+    grads = [None if weight is None else next(rest) for weight in weights]
     past = None if ctx.same else gradient
-    return below, past, None, *weights, None, None, None, None
+    return below, past, None, *grads, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)
