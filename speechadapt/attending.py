@@ -48,6 +48,7 @@ def attend(
             target=step.rows.gather(target),
             train=step.adapter.training,
             lengths=None,
+            repeated=step.rows.repeated,
             store=step.store,
             penalties=call.penalties,
             attention=site.attention,

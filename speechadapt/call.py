@@ -35,6 +35,8 @@ class Call:
         stacks: For each utterance the indices of its adapters in ``adapters``, in the order in
             which they are applied; empty = frozen base.
         key_lengths: Valid encoder positions of each utterance, ``[batch]``; None = all are valid.
+        token_lengths: Tokens of each utterance in a teacher-forced pass, ``[batch]``; None = all
+            that the pass has.
         kept: Tensors an adapter needs later in the same pass (a residual, a sub-layer's input),
             by canonical site.
         penalties: What adapters in training add to the loss.
@@ -44,6 +46,7 @@ class Call:
     adapters: tuple[Adapter, ...] = ()
     stacks: tuple[tuple[int, ...], ...] = ()
     key_lengths: Tensor | None = None
+    token_lengths: Tensor | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     penalties: list[Tensor] = field(default_factory=list)
     attend: Callable[..., Tensor] | None = None

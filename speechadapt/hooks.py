@@ -69,7 +69,9 @@ class Hooks:
 
     def _hook_output(self, module: nn.Module) -> Any:
         sites = [site for site in self._sites.values() if site.leaf is module]
-        return module.register_forward_hook(partial(_change_output, sites))
+        # Before any hook that keeps: what a sub-layer reads is what the adapters here make of it,
+        # whichever of the two was needed first.
+        return module.register_forward_hook(partial(_change_output, sites), prepend=True)
 
     def _hook_input(self, module: nn.Module) -> Any:
         sites = [site for site in self._sites.values() if site.leaf is module]
@@ -153,15 +155,16 @@ def _apply(call: Call, site: Site, step: Step, leaf_input: Tensor, target: Tenso
         source = call.kept[f"{site.name}/residual"]
     elif site.reads_residual:
         source = target + call.kept[f"{site.name}/residual"]
-    lengths = None
-    if call.key_lengths is not None and site.stack == "encoder":
-        lengths = step.rows.gather(call.key_lengths.to(target.device))
+    lengths = call.key_lengths if site.stack == "encoder" else call.token_lengths
+    if lengths is not None:
+        lengths = step.rows.gather(lengths.to(target.device))
     read = step.rows.gather(target)
     batch = SiteBatch(
         source=read if source is target else step.rows.gather(source),
         target=read,
         train=step.adapter.training,
         lengths=lengths,
+        repeated=step.rows.repeated,
         store=step.store,
         penalties=call.penalties,
     )

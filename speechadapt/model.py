@@ -15,6 +15,7 @@ from speechadapt.backbones.loading import load_backbone
 from speechadapt.backbones.weights import checksum
 from speechadapt.bank import AdapterBank
 from speechadapt.call import Call, running
+from speechadapt.errors import RouteError
 from speechadapt.heads.head import Head
 from speechadapt.route import Route, adapter_names
 from speechadapt.sharing import find_adapter
@@ -67,6 +68,7 @@ class SpeechModel(Generic[B]):
 
     def call(self, routes: Sequence[Route], encoded: Encoded) -> Call:
         """What decoder passes over ``encoded`` need."""
+        _check_count(routes, len(encoded.states))
         return self.bank.call(routes, encoded.key_lengths)
 
     def encode(
@@ -88,8 +90,10 @@ class SpeechModel(Generic[B]):
             layers too where a head of the routes reads them.
 
         Raises:
-            RouteError: A route names an adapter that is not loaded.
+            RouteError: A route names an adapter that is not loaded, or there are more or fewer
+                routes than waves.
         """
+        _check_count(routes, len(waves))
         features = self.backbone.features(waves, trailing_silence)
         call = self.bank.call(routes, self.backbone.key_lengths(features))
         with torch.inference_mode(), running(call):
@@ -98,6 +102,14 @@ class SpeechModel(Generic[B]):
     def checksum(self) -> str:
         """SHA-256 over every tensor of the frozen base; training must not change it."""
         return checksum(self.backbone.model)
+
+
+def _check_count(routes: Sequence[Route], utterances: int) -> None:
+    """Raise :class:`RouteError` unless each utterance has its route."""
+    if len(routes) != utterances:
+        raise RouteError(
+            f"{len(routes)} routes for {utterances} utterances; give each its own, None = the base"
+        )
 
 
 def load(

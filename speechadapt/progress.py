@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -15,3 +15,9 @@ def progress(*args: Any, **settings: Any) -> tqdm[Any]:
     if not sys.stderr.isatty():
         settings = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS, **settings}
     return tqdm(*args, **settings)
+
+
+def say(text: str, file: TextIO) -> None:
+    """Write ``text`` to a stream at once, and not into the middle of a bar that is being drawn."""
+    tqdm.write(text, file=file, end="")
+    file.flush()

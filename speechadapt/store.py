@@ -96,9 +96,9 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     name = description["name"]
     try:
         config = config_from_dict(description["config"])
-        head = _fresh_head(description, backbone)
+        head = _blank_head(description, backbone)
         sites = backbone.sites.values()
-        wanted = Adapter.fresh(name, config, family_of(config), sites, AdapterInfo(), head=head)
+        wanted = Adapter.blank(name, config, family_of(config), sites, AdapterInfo(), head)
     except ConfigError as error:
         raise AdapterError(f"{folder / CONFIG_FILE}: {error}") from error
     info = _read_info(folder, description["info"])
@@ -141,7 +141,7 @@ def load_adapter(folder: str | Path, backbone: Backbone) -> Adapter:
     return Adapter(name, wanted.config, wanted.family, by_site, info, head)
 
 
-def _fresh_head(description: Mapping[str, Any], backbone: Backbone) -> Head | None:
+def _blank_head(description: Mapping[str, Any], backbone: Backbone) -> Head | None:
     if "head" not in description:
         return None
     kind, config = head_config(description["head"])
@@ -149,7 +149,8 @@ def _fresh_head(description: Mapping[str, Any], backbone: Backbone) -> Head | No
         raise ConfigError(
             f"head: layers is {config.layers!r}, expected 0 or {backbone.depth + 1} of this base"
         )
-    return kind.fresh(config, backbone.width, torch.Generator())
+    with torch.device("meta"):
+        return kind.fresh(config, backbone.width, torch.Generator("cpu"))
 
 
 def card(adapter: Adapter) -> str:

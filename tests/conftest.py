@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, as transformers may
 
+from huggingface_hub import constants as hub
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
 from speechadapt.backbones.checkpoints import WhisperCheckpoint
@@ -89,6 +91,19 @@ def tiny_whisper(dtype=torch.float64, seed=0, **changes) -> WhisperCheckpoint:
 def model() -> SpeechModel:
     """A tiny random Whisper in float64."""
     return SpeechModel(WhisperBackbone(tiny_whisper()))
+
+
+@pytest.fixture
+def no_caches(tmp_path, monkeypatch) -> None:
+    """Empty caches, and a hub on a port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("SPEECHADAPT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SPEECHADAPT_ARCHIVES", raising=False)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture

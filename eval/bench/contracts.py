@@ -28,6 +28,7 @@ from speechadapt.call import running
 from speechadapt.data import load_utterances
 from speechadapt.decoding.options import DecodeOptions
 from speechadapt.decoding.search import decode
+from speechadapt.errors import ConfigError
 from speechadapt.model import SpeechModel
 from speechadapt.progress import progress
 from speechadapt.route import Route
@@ -53,7 +54,11 @@ def main() -> int:
     held = True
     with progress(args.presets, desc="presets", unit="preset") as bar:
         for name in bar:
-            values = _check(model, waves, PRESETS[name])
+            try:
+                values = _check(model, waves, PRESETS[name])
+            except ConfigError as error:  # this base has no place for it
+                print(f"| {name} | {error} |{' |' * (len(COLUMNS) - 1)}", flush=True)
+                continue
             cells = [f"{v:.0e}" if isinstance(v, float) else str(v) for v in values]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
             held &= all(v <= MOST if isinstance(v, float) else v == "equal" for v in values)

@@ -23,7 +23,13 @@ class Rows:
         slots: Adapter of each row, -1 … count-1; -1 = none. Every adapter serves a row at least.
         count: Number of stacked adapters.
         device: Where the batch is.
+
+    Attributes:
+        repeated: Rows that stand in only so that each adapter has as many, ``[adapters, rows]``:
+            their result is not read, and no statistic may count them. None = there are none.
     """
+
+    repeated: Tensor | None = None
 
     def __init__(self, slots: Sequence[int], count: int, device: torch.device):
         self.count = count
@@ -45,6 +51,9 @@ class Rows:
             for place, rows in enumerate(served)
             for i in range(len(rows))
         ]
+        if any(len(rows) < self.per_adapter for rows in served):
+            counts = torch.tensor([len(rows) for rows in served], device=device)
+            self.repeated = torch.arange(self.per_adapter, device=device) >= counts[:, None]
         self._gather = torch.tensor(padded, device=device).flatten()
         self._read = torch.tensor(read, device=device)
         self._written = torch.tensor([row for rows in served for row in rows], device=device)

@@ -101,16 +101,27 @@ class Adapter:
             ConfigError: The family cannot attach where the config says.
         """
         generator = torch.Generator().manual_seed(seed)
-        chosen = []
-        for site in config.select(sites):
-            reason = _out_of_place(family, site) or family.refuses(config, site)
-            if reason is None:
-                chosen.append(site)
-            elif EVERYWHERE not in config.points:
-                raise ConfigError(f"adapter config: {config.method} at {site.name}: {reason}")
-        # On disk an adapter names its stacks, so that it stays what it is on any backbone.
-        config = replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen)))
+        config, chosen = _placed(config, family, sites)
         tensors = {site.name: family.init(config, site, generator) for site in chosen}
+        return cls(name, config, family, tensors, info, head)
+
+    @classmethod
+    def blank(
+        cls,
+        name: str,
+        config: AdapterConfig,
+        family: Family,
+        sites: Iterable[Site],
+        info: AdapterInfo,
+        head: Head | None = None,
+    ) -> Adapter:
+        """What :meth:`fresh` gives, its tensors without values, on ``meta``: to be read into.
+
+        Raises:
+            ConfigError: The family cannot attach where the config says.
+        """
+        config, chosen = _placed(config, family, sites)
+        tensors = {site.name: family.blank(config, site) for site in chosen}
         return cls(name, config, family, tensors, info, head)
 
     def start_from(self, other: Adapter) -> None:
@@ -196,6 +207,21 @@ class Adapter:
             own = dtype if tensor.is_floating_point() else tensor.dtype
             tensor.data = tensor.data.to(device, own)
         return self
+
+
+def _placed(
+    config: AdapterConfig, family: Family, sites: Iterable[Site]
+) -> tuple[AdapterConfig, list[Site]]:
+    """Where an adapter attaches, and the config it then has."""
+    chosen = []
+    for site in config.select(sites):
+        reason = _out_of_place(family, site) or family.refuses(config, site)
+        if reason is None:
+            chosen.append(site)
+        elif EVERYWHERE not in config.points:
+            raise ConfigError(f"adapter config: {config.method} at {site.name}: {reason}")
+    # On disk an adapter names its stacks, so that it stays what it is on any backbone.
+    return replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen))), chosen
 
 
 def _out_of_place(family: Family, site: Site) -> str | None:

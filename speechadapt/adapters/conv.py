@@ -197,23 +197,21 @@ class Conformer(_Convolutional):
         hidden = _silence(hidden, valid)
         hidden = conv1d(hidden, weights["conv.weight"], weights["conv.bias"], config.causal)
         if "inner_norm.mean" in weights:
-            hidden = _batch_norm(hidden, weights, batch, valid)
+            hidden = _batch_norm(hidden, weights, batch)
         else:
             hidden = layer_norm(hidden, weights["inner_norm.weight"], weights["inner_norm.bias"])
         return F.silu(hidden)
 
 
-def _batch_norm(
-    x: Tensor, weights: Mapping[str, Tensor], batch: SiteBatch, valid: Tensor | None
-) -> Tensor:
-    """BatchNorm whose training statistics leave padding out; each adapter has its own."""
+def _batch_norm(x: Tensor, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
+    """BatchNorm whose training statistics leave padding out; each adapter has its own.
+
+    The running variance is that of the batches themselves (torch's is larger by n / (n - 1)).
+    """
     mean, var = weights["inner_norm.mean"], weights["inner_norm.var"]
     if batch.train:
-        weight = torch.ones_like(x[..., :1]) if valid is None else valid.to(x.dtype)
-        count = weight.sum((1, 2))
-        seen = (x * weight).sum((1, 2)) / count
-        centred = (x - vector(seen)) * weight
-        spread = centred.square().sum((1, 2)) / count
+        seen = batch.mean(x)
+        spread = batch.mean((x - vector(seen)).square())
         for name, old, new in (("mean", mean, seen), ("var", var, spread)):
             batch.store(f"inner_norm.{name}", old.lerp(new.detach(), _MOMENTUM))
         mean, var = seen, spread

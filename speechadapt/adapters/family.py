@@ -43,6 +43,7 @@ class SiteBatch:
             input for a family that edits inputs.
         train: Whether these adapters are in training.
         lengths: Valid frames of each row, ``[adapters, rows]``; None = all are valid.
+        repeated: Rows that only fill up an adapter's share, ``[adapters, rows]``; None = none.
         store: Replaces a buffer of the adapters: ``store(name, values)`` with values
             ``[adapters, ...]``.
         penalties: What is appended here is added to the loss of a training step.
@@ -52,6 +53,7 @@ class SiteBatch:
     target: Tensor
     train: bool
     lengths: Tensor | None
+    repeated: Tensor | None
     store: Callable[[str, Tensor], None]
     penalties: list[Tensor]
 
@@ -61,9 +63,21 @@ class SiteBatch:
         return None if self.lengths is None else valid_frames(self.source, self.lengths)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of ``x`` (``[adapters, rows, frames, 1]``) over the valid frames."""
-        valid = self.valid
-        return x.mean() if valid is None else x[valid].mean()
+        """Each adapter's own mean over the valid frames of the rows it serves.
+
+        Args:
+            x: ``[adapters, rows, frames, channels]``.
+
+        Returns:
+            ``[adapters, channels]``: what the adapter would see were it alone in the batch.
+        """
+        counted = self.valid
+        if self.repeated is not None:
+            real = ~self.repeated[:, :, None, None]
+            counted = real.expand(*x.shape[:3], 1) if counted is None else counted & real
+        if counted is None:
+            return x.mean((1, 2))
+        return x.where(counted, 0.0).sum((1, 2)) / counted.sum((1, 2))
 
 
 @dataclass(slots=True)
@@ -95,11 +109,13 @@ class Family(ABC):
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
+        copies: Whether a fresh adapter is a copy of layers of the base, and not drawn.
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
     attends: ClassVar[bool] = False
+    copies: ClassVar[bool] = False
 
     def shares_softmax(self, config: Any) -> bool:
         """Whether what it adds to an attention takes part in the softmax of the other keys."""
@@ -120,6 +136,12 @@ class Family(ABC):
     @abstractmethod
     def init(self, config: Any, site: Site, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh tensors for ``site``; they change no output."""
+
+    def blank(self, config: Any, site: Site) -> dict[str, Tensor]:
+        """Names, shapes and types of what :meth:`init` gives, on ``meta``: nothing is drawn."""
+        with torch.device("meta"):
+            tensors = self.init(config, site, torch.Generator("cpu"))
+        return {key: tensor.to("meta") for key, tensor in tensors.items()}  # also copies
 
     def dense(self, config: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What :meth:`apply` takes, made from the tensors an adapter has at a site."""

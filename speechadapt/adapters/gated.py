@@ -77,7 +77,7 @@ class Gated(Bottleneck):
         if batch.train:
             gate = torch.sigmoid(logit + config.gate_noise * torch.randn_like(logit))
             if config.budget_weight:
-                distance = (batch.mean(gate) - config.budget).abs()
+                distance = (batch.mean(gate) - config.budget).abs().sum()
                 batch.penalties.append(config.budget_weight * distance)
         elif config.hard:
             gate = (logit >= 0).to(logit.dtype)

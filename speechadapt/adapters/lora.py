@@ -94,6 +94,13 @@ class Lora(Family):
             "up.weight": torch.zeros(site.dim, config.rank),
         }
 
+    def blank(self, config: LoraConfig, site: Site) -> dict[str, Tensor]:
+        """Without the decomposition of a weight, which is there and not on ``meta``."""
+        tensors = super().blank(replace(config, start="zero"), site)
+        if config.start == "pissa":
+            tensors |= {f"start.{part}": tensors[f"{part}.weight"] for part in ("down", "up")}
+        return tensors
+
     def merge(
         self, config: LoraConfig, point: str, tensors: Mapping[str, Tensor], layer: Layer
     ) -> Layer:

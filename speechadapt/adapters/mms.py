@@ -23,8 +23,9 @@ LAYERS = {"norm": "norm", "linear_1": "down", "linear_2": "up"}
 class MmsConfig(AdapterConfig):
     """LayerNorm, down projection, ReLU, up projection, instead of the checkpoint's own.
 
-    The width r is the checkpoint's (``adapter_attn_dim``): ``2·D·r + r + 3·D`` parameters at a site
-    of width D.
+    A fresh one is a copy of the checkpoint's, and so changes no output bit although its up
+    projection is not zero. The width r is the checkpoint's (``adapter_attn_dim``): ``2·D·r + r +
+    3·D`` parameters at a site of width D.
     """
 
     method: ClassVar[str] = "mms"
@@ -35,6 +36,7 @@ class MmsConfig(AdapterConfig):
 class Mms(Family):
     """The family of :class:`MmsConfig`."""
 
+    copies: ClassVar = True
     _arithmetic: ClassVar = BottleneckConfig(activation="relu")
 
     def source(self, config: MmsConfig, point: str) -> Source:

@@ -84,6 +84,8 @@ PRESETS: dict[str, AdapterConfig] = {
     # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
     "sparse": SparseConfig(bottleneck=64),
     "large_sparse": SparseConfig(bottleneck=320),
+    # in place of the language adapter that a checkpoint of MMS has in each layer
+    "mms": MmsConfig(),
     # nothing but a head
     "head": HeadOnlyConfig(),
 }

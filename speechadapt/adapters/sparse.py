@@ -114,9 +114,10 @@ def keep(part: str, weight: Tensor, score: Tensor, density: float) -> dict[str, 
     """
     count = max(1, round(density * weight.numel()))
     order = score.flatten().argsort(descending=True, stable=True)
+    kept = order[:count].sort().values
     chosen = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
-    chosen[order[:count]] = True
-    return {f"{part}.values": weight.flatten()[chosen][None], f"{part}.mask": pack_mask(chosen)}
+    chosen[kept] = True
+    return {f"{part}.values": weight.flatten()[kept][None], f"{part}.mask": pack_mask(chosen)}
 
 
 def pack_mask(chosen: Tensor) -> Tensor:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
-from speechadapt.cli.inputs import Sound, add_inputs, choose_route, find_recordings
-from speechadapt.decoding.classify import Labels, Score, classify, score
+from speechadapt.cli.inputs import Sound, add_inputs, choose_routes, find_recordings
+from speechadapt.decoding.classify import Labels, Score, classify
 from speechadapt.errors import ConfigError
-from speechadapt.heads.regressor import RegressorHead
 from speechadapt.model import load
-from speechadapt.progress import progress
+from speechadapt.progress import progress, say
 
 _EXAMPLES = """examples:
   speechadapt classify clips/ --base MIT/ast-finetuned-audioset-10-10-0.4593 --top 5
   speechadapt classify data/noise/test --base ./ast --format json > labels.jsonl
   speechadapt classify clips/ --base openai/whisper-base --adapter exp/languages/adapter
   speechadapt classify clips/ --base facebook/wav2vec2-base --adapter exp/mos/adapter
+  speechadapt classify data/all --base ./ast --adapter exp/birds/adapter \\
+      --adapter exp/frogs/adapter --routes utt2place
 
 txt has the id, then label and probability by turns, separated by tabs; with an adapter that was
 trained on values (--objective regress) the id and the value."""
@@ -48,20 +50,19 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--top {args.top}: give 1 or more")
     utterances = find_recordings(args.inputs)
     model = load(args.base, args.adapter, device=args.device)
-    route = choose_route(args.route, model)
+    routes = choose_routes(args, model, utterances)
     sound = Sound(utterances, skip_bad=args.skip_bad)
     count, began = 0, time.monotonic()
     with progress(total=sound.total, unit="s", desc="classify", disable=None) as bar:
-        valued = isinstance(model.head(route), RegressorHead)
-        for found in (score if valued else classify)(
+        for found in classify(
             model,
             sound,
-            route=route,
-            trailing_silence=model.trailing_silence([route]),
+            routes=routes,
+            trailing_silence=model.trailing_silence([*dict.fromkeys(routes.values())]),
             batch_size=args.batch_size,
             progress=lambda seconds: bar.update(round(seconds, 1)),
         ):
-            print(_line(found, args.format, args.top), flush=True)
+            say(_line(found, args.format, args.top) + "\n", sys.stdout)
             count += 1
     sound.report(count, time.monotonic() - began)
     return 0

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio
 from speechadapt.data import Utterance, load_utterances
+from speechadapt.data.labels import read_labels
 from speechadapt.errors import AudioError, ConfigError
 from speechadapt.model import SpeechModel
+from speechadapt.progress import say
 from speechadapt.route import Route, parse_route
 
 # Also kinds that may turn out unreadable: those are then named, not passed over in silence.
@@ -50,6 +51,12 @@ def add_inputs(parser: argparse.ArgumentParser, base: dict[str, Any]) -> None:
     add(
         "--route", help="adapter to use, a+b, or none (default: the only adapter loaded, else none)"
     )
+    add(
+        "--routes",
+        metavar="TABLE",
+        help="table of the data dirs (field of a manifest) with a route for each utterance, "
+        "such as utt2lang; a batch may mix them",
+    )
     add("--skip-bad", action="store_true", help="leave unreadable recordings out and count them")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, … (default cpu)")
 
@@ -78,7 +85,7 @@ class Sound:
                     self.error = error
                     return
                 self.bad += 1
-                tqdm.write(f"left out: {error}", file=sys.stderr)
+                say(f"left out: {error}\n", sys.stderr)
                 continue
             self.seconds += len(samples) / SAMPLE_RATE
             yield utterance.id, samples
@@ -173,12 +180,41 @@ def _names(paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def choose_route(text: str | None, model: SpeechModel) -> Route:
+def choose_routes(
+    args: argparse.Namespace, model: SpeechModel, utterances: Sequence[Utterance]
+) -> dict[str, Route]:
+    """The checked route of each recording by its id, as ``--route`` or ``--routes`` says.
+
+    Raises:
+        ConfigError: Both are given, or an input is no data set and has no table.
+        DataError: There is no such table, or it does not speak of each utterance.
+        RouteError: A route cannot be read, or names an adapter that is not loaded.
+    """
+    if args.routes is None:
+        route = _the_route(args.route, model)
+        return {utterance.id: route for utterance in utterances}
+    if args.route is not None:
+        raise ConfigError("--route and --routes: give one of them")
+    texts: dict[str, str] = {}
+    for item in args.inputs:
+        if not is_data_set(item):
+            raise ConfigError(f"--routes {args.routes}: {item} is no data dir or manifest")
+        for name, values in read_labels(item, args.routes, load_utterances(item)).items():
+            texts[name] = " ".join(values)
+    parsed = {text: parse_route(text) for text in dict.fromkeys(texts.values())}
+    model.bank.call([*parsed.values()])  # what is not loaded is told before anything is read
+    return {name: parsed[text] for name, text in texts.items()}
+
+
+def _the_route(text: str | None, model: SpeechModel) -> Route:
     """The route asked for, checked; by default the only adapter there is."""
     if text is None:
         names = [adapter.name for adapter in model.bank]
         if len(names) > 1:
-            raise ConfigError(f"--route is missing: choose one of {', '.join(names)}, or none")
+            raise ConfigError(
+                f"--route or --routes is missing: choose one of {', '.join(names)}, none, or a "
+                "table with a route for each utterance"
+            )
         return names[0] if names else None
     route = parse_route(text)
     model.bank.call([route])

@@ -6,27 +6,16 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from speechadapt.cli.inputs import (
-    Sound,
-    add_inputs,
-    choose_route,
-    find_recordings,
-    is_data_set,
-)
-from speechadapt.data import Utterance, load_utterances
-from speechadapt.data.labels import read_labels
+from speechadapt.cli.inputs import Sound, add_inputs, choose_routes, find_recordings
 from speechadapt.decoding.formats import SUFFIXES
 from speechadapt.decoding.options import TASKS, DecodeOptions, language_code
 from speechadapt.decoding.outputs import open_output
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import ConfigError
-from speechadapt.model import SpeechModel, load
+from speechadapt.model import load
 from speechadapt.progress import progress
-from speechadapt.route import Route, parse_route
 
 _EXAMPLES = """examples:
   speechadapt transcribe talk.wav --base openai/whisper-base
@@ -49,12 +38,6 @@ def configure_transcribe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     base = {"default": "openai/whisper-base", "help": "hub id or folder (default %(default)s)"}
     add_inputs(parser, base)
-    add(
-        "--routes",
-        metavar="TABLE",
-        help="table of the data dirs (field of a manifest) with a route for each utterance, "
-        "such as utt2lang; a batch may mix them",
-    )
     add(
         "--language",
         help="Whisper's code, or auto to detect (default: that of "
@@ -99,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     output = open_output(args.format, out, [utterance.id for utterance in utterances])
 
     model = load(args.base, args.adapter, device=args.device)
-    routes = _routes(args, model, utterances)
+    routes = choose_routes(args, model, utterances)
     if args.context == "auto":
         trailing_silence = model.trailing_silence([*dict.fromkeys(routes.values())])
     own = {u.id: u.language or model.language(routes[u.id]) for u in utterances}
@@ -125,26 +108,6 @@ def run(args: argparse.Namespace) -> int:
         output.close()
     sound.report(count, time.monotonic() - began)
     return 0
-
-
-def _routes(
-    args: argparse.Namespace, model: SpeechModel[Any], utterances: Sequence[Utterance]
-) -> dict[str, Route]:
-    """The route of each recording by its id."""
-    if args.routes is None:
-        route = choose_route(args.route, model)
-        return {utterance.id: route for utterance in utterances}
-    if args.route is not None:
-        raise ConfigError("--route and --routes: give one of them")
-    texts: dict[str, str] = {}
-    for item in args.inputs:
-        if not is_data_set(item):
-            raise ConfigError(f"--routes {args.routes}: {item} is no data dir or manifest")
-        for name, values in read_labels(item, args.routes, load_utterances(item)).items():
-            texts[name] = " ".join(values)
-    parsed = {text: parse_route(text) for text in dict.fromkeys(texts.values())}
-    model.bank.call([*parsed.values()])  # what is not loaded is told before anything is read
-    return {name: parsed[text] for name, text in texts.items()}
 
 
 def _options(args: argparse.Namespace) -> DecodeOptions:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from speechadapt.audio import SAMPLE_RATE
 from speechadapt.backbones.base import Encoded
@@ -56,71 +55,56 @@ def classify(
     model: SpeechModel,
     items: Iterable[tuple[str, np.ndarray]],
     *,
-    route: Route,
+    routes: Mapping[str, Route],
     trailing_silence: float | None,
     batch_size: int = 8,
     progress: Callable[[float], object] | None = None,
-) -> Iterator[Labels]:
-    """Label recordings; what is longer than the base reads at once is cut there.
+) -> Iterator[Labels | Score]:
+    """Label or value recordings; what is longer than the base reads at once is cut there.
 
     Args:
         model: The frozen model and its adapters.
         items: Id and samples, mono float32 at 16 kHz.
-        route: What all of them use.
+        routes: Of each recording by id; a batch may hold any of them. The head of the route says
+            whether labels or a value come out.
         trailing_silence: Seconds after each recording; None = as the base was trained.
         batch_size: Recordings at once.
         progress: Told the seconds of sound after each batch.
 
     Raises:
-        ConfigError: The route has no classifier, or the batch size is no number above 0.
-        RouteError: The route's adapter is not loaded.
+        ConfigError: A route has neither classifier nor regressor, or the batch size is no number
+            above 0.
+        RouteError: A route's adapter is not loaded.
     """
-    head = model.head(route)
-    if not isinstance(head, ClassifierHead):
-        raise unlike(ClassifierHead.kind, head, "classifying")
-    rows = _rows(model, items, head.probabilities, route, trailing_silence, batch_size, progress)
-    for name, seconds, row in rows:
-        ranked = sorted(zip(row.tolist(), head.config.labels, strict=True), reverse=True)
-        yield Labels(name, seconds, {label: p for p, label in ranked})
-
-
-def score(
-    model: SpeechModel,
-    items: Iterable[tuple[str, np.ndarray]],
-    *,
-    route: Route,
-    trailing_silence: float | None,
-    batch_size: int = 8,
-    progress: Callable[[float], object] | None = None,
-) -> Iterator[Score]:
-    """Value recordings with a regressor; arguments and errors as :func:`classify` has them."""
-    head = model.head(route)
-    if not isinstance(head, RegressorHead):
-        raise unlike(RegressorHead.kind, head, "valuing")
-    rows = _rows(model, items, head.values, route, trailing_silence, batch_size, progress)
-    for name, seconds, row in rows:
-        yield Score(name, seconds, head.config.value, float(row))
-
-
-def _rows(
-    model: SpeechModel,
-    items: Iterable[tuple[str, np.ndarray]],
-    say: Callable[[Encoded], Tensor],
-    route: Route,
-    trailing_silence: float | None,
-    batch_size: int,
-    progress: Callable[[float], object] | None,
-) -> Iterator[tuple[str, float, Tensor]]:
-    """Id, seconds, and what the head says of each recording."""
     if batch_size < 1:
         raise ConfigError(f"batch size {batch_size} is too small: use 1 or more")
+    heads = {route: _head(model, route) for route in dict.fromkeys(routes.values())}
     items = iter(items)
     while batch := list(itertools.islice(items, batch_size)):
         waves = [wave for _, wave in batch]
-        encoded = model.encode(waves, [route] * len(waves), trailing_silence)
-        with torch.inference_mode():
-            rows = say(encoded)
-        for (name, wave), row in zip(batch, rows, strict=True):
-            yield name, len(wave) / SAMPLE_RATE, row
+        own = [routes[name] for name, _ in batch]
+        encoded = model.encode(waves, own, trailing_silence)
+        for row, (name, wave) in enumerate(batch):
+            mine = encoded.rows(torch.tensor([row], device=encoded.lengths.device))
+            yield _answer(heads[own[row]], mine, name, len(wave) / SAMPLE_RATE)
         if progress:
             progress(sum(map(len, waves)) / SAMPLE_RATE)
+
+
+def _head(model: SpeechModel, route: Route) -> ClassifierHead | RegressorHead:
+    head = model.head(route)
+    if not isinstance(head, (ClassifierHead, RegressorHead)):
+        raise unlike(ClassifierHead.kind, head, "classifying")
+    return head
+
+
+@torch.inference_mode()
+def _answer(
+    head: ClassifierHead | RegressorHead, encoded: Encoded, name: str, seconds: float
+) -> Labels | Score:
+    """What the head of one utterance says of it."""
+    if isinstance(head, RegressorHead):
+        return Score(name, seconds, head.config.value, float(head.values(encoded)))
+    (row,) = head.probabilities(encoded).tolist()
+    ranked = sorted(zip(row, head.config.labels, strict=True), reverse=True)
+    return Labels(name, seconds, {label: p for p, label in ranked})

@@ -11,6 +11,7 @@ from speechadapt.decoding.formats import SUFFIXES, to_json, to_kaldi, to_srt, to
 from speechadapt.decoding.transcriber import Transcript
 from speechadapt.errors import ConfigError
 from speechadapt.files import write_text
+from speechadapt.progress import say
 
 _SUBTITLES = {"srt": to_srt, "vtt": to_vtt}
 
@@ -96,8 +97,7 @@ class _OneFile:
         else:
             text = _SUBTITLES[self._kind](transcript)
         if self._path is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            say(text, sys.stdout)
         else:
             self._lines.append(text)
 
@@ -106,8 +106,7 @@ class _OneFile:
         if self._path is not None and text:
             write_text(self._path, text)
         elif text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            say(text, sys.stdout)
 
 
 def _file_name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jiwer
 import numpy as np
@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 from speechadapt.audio import load_audio
 from speechadapt.call import running
 from speechadapt.data import Utterance
-from speechadapt.decoding.classify import classify, score
+from speechadapt.decoding.classify import Labels, Score, classify
 from speechadapt.decoding.search import DecodeOptions
 from speechadapt.decoding.transcriber import transcribe
 from speechadapt.errors import DataError
@@ -28,6 +28,8 @@ from speechadapt.route import Route
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import Batch, TrainingSet
 from speechadapt.training.objectives.features import FeaturesObjective
+
+A = TypeVar("A", Labels, Score)
 
 _PLAIN = jiwer.Compose(
     [
@@ -139,10 +141,7 @@ class LabelDev:
 
     def error(self, routes: Sequence[Route]) -> float:
         """From 0 to 1."""
-        (route,) = set(routes)  # one head says what the labels are
-        found = list(
-            classify(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
-        )
+        found = _answers(Labels, self.model, self.waves, routes, self.trailing_silence)
         if not self.multi_label:
             wrong = [next(iter(f.probabilities)) not in self.labels[f.id] for f in found]
             return sum(wrong) / len(wrong)
@@ -179,9 +178,8 @@ class ValueDev:
 
     def error(self, routes: Sequence[Route]) -> float:
         """Of the set as a whole."""
-        (route,) = set(routes)  # one head says what the value is
-        said = score(self.model, self.waves, route=route, trailing_silence=self.trailing_silence)
-        return float(np.mean([(s.value - self.values[s.id]) ** 2 for s in said]))
+        found = _answers(Score, self.model, self.waves, routes, self.trailing_silence)
+        return float(np.mean([(f.value - self.values[f.id]) ** 2 for f in found]))
 
 
 class FeaturesDev:
@@ -220,6 +218,21 @@ class FeaturesDev:
                 encoded = self.model.backbone.encode(batch.heard)
                 total += float(self.objective.loss(encoded, self.objective.targets(batch)))
         return total / len(self.batches)
+
+
+def _answers(
+    kind: type[A],
+    model: SpeechModel,
+    waves: Sequence[tuple[str, np.ndarray]],
+    routes: Sequence[Route],
+    trailing_silence: float,
+) -> list[A]:
+    """Of the head in training, which gives answers of one kind."""
+    own = dict(zip((name for name, _ in waves), routes, strict=True))
+    said = classify(model, waves, routes=own, trailing_silence=trailing_silence)
+    found = [answer for answer in said if isinstance(answer, kind)]
+    assert len(found) == len(waves)
+    return found
 
 
 def _waves(utterances: Sequence[Utterance]) -> list[tuple[str, np.ndarray]]:

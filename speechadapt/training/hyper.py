@@ -44,7 +44,8 @@ class HyperNetwork:
         seed: Of the random start.
 
     Raises:
-        ConfigError: Its sites differ in shape, or its family has tensors that are not trained.
+        ConfigError: Its sites differ in shape, or its family has tensors that are not trained, or
+            that start as those of the base.
     """
 
     def __init__(self, like: Adapter, languages: Sequence[str], width: int, seed: int):
@@ -52,7 +53,8 @@ class HyperNetwork:
             raise ConfigError(f"--hyper {width}: give a width of 1 or more")
         shapes = [{k: t.shape for k, t in tensors.items()} for tensors in like.tensors.values()]
         alike = bool(shapes) and all(shape == shapes[0] for shape in shapes)
-        if not alike or like.family.buffers & set(shapes[0]):
+        family = like.family
+        if not alike or family.copies or family.buffers & set(shapes[0]):
             raise ConfigError(
                 f"--hyper makes adapters that are alike at all of their sites, and "
                 f"{like.config.method} at {', '.join(like.config.points)} are not; use pfeiffer, "

@@ -5,9 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote
+
+from huggingface_hub import constants
+from pytest import MonkeyPatch
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -54,6 +60,21 @@ class FakeHub(ThreadingHTTPServer):
         known = {self.commit_id(repository, i): i for i in range(count)}
         known |= {f"v{i + 1}": i for i in range(count)} | {"main": count - 1}
         return known.get(revision)
+
+
+@contextmanager
+def fake_hub(monkeypatch: MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
+    """A hub that the client asks instead of its own, and an empty cache."""
+    made = FakeHub()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # what it would upload to is no hub
+    monkeypatch.setattr(constants, "ENDPOINT", made.endpoint)
+    template = made.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    yield made
+    made.shutdown()
+    made.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

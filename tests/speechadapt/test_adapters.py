@@ -239,6 +239,16 @@ def test_unknown_routes_and_names_are_refused(model):
             add(model, name, config)
 
 
+@pytest.mark.parametrize("routes", [[], ["a"], ["a", None], ["a"] * 4, ["a"] * 6])
+def test_more_or_fewer_routes_than_utterances_are_refused(model, waves, routes):
+    """PEFT stretches them: a forgotten route would be somebody else's."""
+    add(model, "a", BottleneckConfig(bottleneck=4))
+    with pytest.raises(RouteError, match=f"{len(routes)} routes for 3 utterances"):
+        model.encode(waves, routes, 0.3)
+    with pytest.raises(RouteError, match=f"{len(routes)} routes for 3 utterances"):
+        model.call(routes, model.encode(waves, [None] * 3, 0.3))
+
+
 def test_average_is_the_mean_in_float64(model):
     config = BottleneckConfig(bottleneck=4)
     adapters = [add(model, f"run{seed}", config, seed) for seed in range(3)]

@@ -74,6 +74,9 @@ def test_contract_of_every_family(model, waves, preset):
     try:
         add(model, "fresh", config, effect=False)
     except ConfigError as error:
+        if preset == "mms":  # where a checkpoint has no language adapters
+            assert model.backbone.name != "mms" and "points has language" in str(error)
+            return
         assert model.backbone.name in ("wavlm", "wavlm-stable")
         assert any(word in str(error) for word in ("linear layer", "parallel", "attn.k", "attn.q"))
         return

@@ -2,11 +2,15 @@
 
 import dataclasses
 import threading
+from unittest.mock import patch
 
 import pytest
 import torch
 from adapting import add
+from conftest import tiny_whisper
 
+from speechadapt.adapters.adapter import Adapter, AdapterInfo
+from speechadapt.adapters.bias import BitFitConfig
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.conv import ConformerConfig, ConvPassConfig
 from speechadapt.adapters.family import SiteBatch
@@ -19,15 +23,19 @@ from speechadapt.adapters.prefix import PrefixConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, config_from_dict, family_of
 from speechadapt.adapters.sparse import SparseConfig
 from speechadapt.backbones.base import Site
+from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.call import current, running
 from speechadapt.lowbit import BITS
+from speechadapt.model import SpeechModel
 from speechadapt.route import Stack
 from speechadapt.store import load_adapter, save_adapter
 
 TOKENS = torch.tensor([[41, 42, 44, 46, 5, 6]])
 
+# MMS's stand where Whisper has nothing: test_mms.py
+WHISPERS = {name: config for name, config in PRESETS.items() if name != "mms"}
 CONFIGS = {
-    **PRESETS,
+    **WHISPERS,
     "parallel_residual": BottleneckConfig(
         bottleneck=8, points=("attn.out", "ffn.out"), placement="parallel_residual"
     ),
@@ -65,7 +73,6 @@ def logits(model, waves, routes):
 
 
 def test_every_family_is_among_the_configs():
-    # MMS's stand where Whisper has nothing: test_mms.py
     assert {config.method for config in CONFIGS.values()} == set(FAMILIES) - {"mms"}
 
 
@@ -129,6 +136,59 @@ def test_gradients_reach_every_parameter(model, waves, name, bits):
             assert tensor.grad is None
 
 
+def trained_beside(model, waves, routes, tokens, lengths, name):
+    """Gradients and buffers of an adapter after a training pass over its own rows of a batch."""
+    kept = [row for row, route in enumerate(routes) if route == name]
+    mel = model.backbone.features(waves, 0.3)
+    call = model.bank.call(routes, model.backbone.key_lengths(mel))
+    call.token_lengths = torch.tensor(lengths)
+    with running(call):
+        states = model.backbone.decoder_states(tokens, model.backbone.encode(mel))
+    loss = sum(states[row, : lengths[row]].square().sum() for row in kept) + sum(call.penalties)
+    loss.backward()
+    adapter = model.bank[name]
+    learnt = {key: p.grad.clone() for key, p in adapter.named_parameters()}
+    return learnt | {key: t.clone() for key, t in adapter.named_tensors() if key not in learnt}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_trained_in_a_mixed_batch_is_trained_alone(model, waves, name):
+    """Neither statistics nor penalties see other adapters' rows, or rows that fill up a share."""
+    fields = {field.name for field in dataclasses.fields(CONFIGS[name])}
+    still = {key: 0.0 for key in ("dropout", "gate_noise") if key in fields}
+    if "budget_weight" in fields:
+        still |= {"budget_weight": 1.0, "budget": 0.3}
+    config = dataclasses.replace(CONFIGS[name], **still)
+    tokens = TOKENS.repeat(5, 1)
+    found = []
+    for rows in ([0, 1, 2, 3, 4], [3, 4]):
+        for seed, adapter in enumerate(("a", "b")):
+            add(model, adapter, config, seed).train()
+        routes = [["a", "a", "a", "b", "b"][row] for row in rows]
+        sounds = [[*waves, *waves[:2]][row] for row in rows]
+        lengths = [[6, 5, 6, 3, 5][row] for row in rows]
+        found.append(trained_beside(model, sounds, routes, tokens[: len(rows)], lengths, "b"))
+    mixed, alone = found
+    for key, value in alone.items():
+        torch.testing.assert_close(mixed[key], value, rtol=1e-8, atol=1e-8, msg=key)
+
+
+@pytest.mark.parametrize("placement", ["parallel", "parallel_residual"])
+def test_the_order_of_loading_changes_nothing(waves, placement):
+    """One adapter changes the normalisation that opens the sub-layer another one reads."""
+    configs = {
+        "norm": BitFitConfig(points=("ffn.norm",)),
+        "beside": BottleneckConfig(bottleneck=8, points=("ffn.out",), placement=placement),
+    }
+    found = []
+    for order in (("norm", "beside"), ("beside", "norm")):
+        model = SpeechModel(WhisperBackbone(tiny_whisper()))
+        for name in order:
+            add(model, name, configs[name], seed=len(name))
+        found.append(logits(model, waves, [Stack("norm", "beside")] * 3))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_saved_and_loaded_it_is_the_same(model, waves, name, tmp_path):
     adapter = add(model, "a", CONFIGS[name], 1)
@@ -147,9 +207,24 @@ def test_saved_and_loaded_it_is_the_same(model, waves, name, tmp_path):
     assert config_from_dict(adapter.config.to_dict()) == adapter.config
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_read_from_disk_is_not_made_first(model, name):
+    """A blank adapter is a fresh one but for its values, and takes no decomposition to make."""
+    sites, family = model.backbone.sites.values(), family_of(CONFIGS[name])
+    with patch.object(torch.linalg, "svd", side_effect=AssertionError):
+        blank = Adapter.blank("a", CONFIGS[name], family, sites, AdapterInfo())
+    fresh = Adapter.fresh("a", CONFIGS[name], family, sites, AdapterInfo())
+    assert blank.config == fresh.config
+    for (key, tensor), (other, value) in zip(
+        blank.named_tensors(), fresh.named_tensors(), strict=True
+    ):
+        assert key == other and tensor.is_meta
+        assert (tensor.shape, tensor.dtype) == (value.shape, value.dtype)
+
+
 def test_a_batch_of_every_family_trains_them_all(model, waves):
     """Mixed in one batch in training: each adapter gets the gradient it gets alone."""
-    names = [name for name in PRESETS if name in CHANGING]
+    names = [name for name in WHISPERS if name in CHANGING]
     for seed, name in enumerate(names):
         add(model, name, PRESETS[name], seed).train()
     for adapter in model.bank:  # drawn noise would differ between the passes
@@ -237,7 +312,7 @@ def test_threads_with_different_routes_get_what_each_gets_alone(model, waves):
 
 def test_an_exception_in_a_mixed_call_leaves_nothing_behind(model, waves):
     """Whatever the adapters of the first layer kept for later, the next call starts anew."""
-    names = list(PRESETS)
+    names = list(WHISPERS)
     for seed, name in enumerate(names):
         add(model, name, PRESETS[name], seed)
     routes = [*names, None]
@@ -297,7 +372,7 @@ def test_a_causal_convolution_sees_no_later_frame(model, waves):
 
 
 def make_batch(x):
-    return SiteBatch(x, x, False, None, lambda name, values: None, [])
+    return SiteBatch(x, x, False, None, None, lambda name, values: None, [])
 
 
 def test_the_invertible_adapter_is_invertible(model):

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from killing import Killed, killed_at
 from tiny_backbones import tiny_backbone, write_vocabulary
-from tones import Killed, command, killed_at, write_base, write_tones
+from tones import command, write_base, write_tones
 from transformers import (
     ASTForAudioClassification,
     Wav2Vec2Config,

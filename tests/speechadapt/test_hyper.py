@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 from conftest import tiny_whisper
-from test_training import CONFIG, Interrupted, utterances  # noqa: F401 (a fixture)
+from killing import Killed, killed_at
+from test_training import CONFIG, utterances  # noqa: F401 (a fixture)
 from tiny_decoding import write_base
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
@@ -32,23 +33,13 @@ def in_two_languages(utterances):  # noqa: F811
     ]
 
 
-def make_trainer(folder, utterances, kill_at=None, config=CONFIG):  # noqa: F811
+def make_trainer(folder, utterances, config=CONFIG):  # noqa: F811
     model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
     info = AdapterInfo(fingerprint=model.backbone.fingerprint)
     target = HyperTarget(model, PFEIFFER, info, ["be", "ro"], None, 16, 0)
     examples = TrainingSet(model.backbone, utterances, config)
     objective = WhisperObjective(model.backbone)
-    trainer = Trainer(model, target, examples, objective, config, folder, {})
-    if kill_at is not None:
-        step = trainer._step
-
-        def killed(number, batches):
-            if number == kill_at:
-                raise Interrupted
-            return step(number, batches)
-
-        trainer._step = killed
-    return trainer
+    return Trainer(model, target, examples, objective, config, folder, {})
 
 
 @pytest.mark.parametrize("name", ["pfeiffer", "houlsby", "lora", "adapter_bias", "prefix"])
@@ -100,8 +91,8 @@ def test_it_learns_and_stores_an_adapter_for_each_language(tmp_path, utterances)
 def test_killed_and_resumed_it_ends_the_same(tmp_path, utterances):  # noqa: F811
     spoken = in_two_languages(utterances)
     make_trainer(tmp_path / "whole", spoken).run()
-    with pytest.raises(Interrupted):
-        make_trainer(tmp_path / "cut", spoken, kill_at=5).run()
+    with pytest.raises(Killed), killed_at(5):
+        make_trainer(tmp_path / "cut", spoken).run()
     make_trainer(tmp_path / "cut", spoken).run()
     for name in ("hyper.safetensors", "be/adapter.safetensors", "ro/adapter.safetensors"):
         whole, cut = (tmp_path / run / "adapter" / name for run in ("whole", "cut"))

@@ -1,19 +1,22 @@
 """Language adapters of MMS: what transformers' ``load_adapter`` computes, for each utterance."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
 import torch
 from tiny_backbones import SPEECH, tiny_backbone, write_vocabulary
-from transformers import Wav2Vec2ForCTC
+from tones import command, write_base, write_tones
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Model
 
 import speechadapt
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.mms import MmsConfig
-from speechadapt.adapters.registry import family_of
-from speechadapt.backbones.wav2vec2 import Wav2Vec2Backbone
+from speechadapt.adapters.registry import PRESETS, family_of
+from speechadapt.backbones.wav2vec2 import Wav2Vec2Backbone, site_table
 from speechadapt.cli.main import main
+from speechadapt.data import load_utterances, write_data_dir
 from speechadapt.decoding.ctc import decode_ctc
 from speechadapt.decoding.options import DecodeOptions
 from speechadapt.errors import AdapterError, ConfigError
@@ -21,6 +24,7 @@ from speechadapt.interop.formats import export_adapter, import_adapter
 from speechadapt.interop.mms import import_mms
 from speechadapt.model import SpeechModel
 from speechadapt.store import load_adapter, save_adapter
+from speechadapt.training.hyper import HyperTarget
 
 LETTERS = {"eng": "abcdefg", "bel": "абвгдеё", "ron": "abcăâ"}
 
@@ -122,6 +126,54 @@ def test_a_fresh_one_is_the_checkpoints_own(waves):
     model.bank.add(fresh)
     assert torch.equal(model.encode(waves, ["new"] * 3, 0.0).states, before)
     assert fresh.parameter_count == 2 * (2 * 32 * 6 + 6 + 3 * 32)
+    blank = Adapter.blank("new", config, family_of(config), sites, AdapterInfo())
+    assert all(tensor.is_meta for _, tensor in blank.named_tensors())
+
+
+def test_its_size_is_that_of_the_checkpoint():
+    """docs/adapters.md has the figure."""
+    names = {"hidden_size": 1280, "num_hidden_layers": 48, "num_attention_heads": 16}
+    config = Wav2Vec2Config(**names, do_stable_layer_norm=True, adapter_attn_dim=16)
+    with torch.device("meta"):
+        sites = site_table(Wav2Vec2Model(config), torch.nn.Identity())
+    mms = Adapter.fresh("a", PRESETS["mms"], family_of(PRESETS["mms"]), sites, AdapterInfo())
+    assert mms.parameter_count == 2_151_168
+
+
+def test_a_new_language_is_trained(tmp_path, capsys):
+    """From the checkpoint's own, each tensor of it; and only where there is one."""
+    write_tones(tmp_path)
+    spoken = [replace(u, text=u.id.split("-")[0]) for u in load_utterances(tmp_path / "data")]
+    write_data_dir(tmp_path / "spoken", spoken)
+
+    def train(name):
+        base = write_base(tmp_path / name, name)
+        data = ("--data", tmp_path / "spoken", "--dev", tmp_path / "spoken")
+        fast = ("--steps", 6, "--learning-rate", 0.01, "--trailing-silence", 0)
+        out = ("--out", tmp_path / "out" / name)
+        return command("train", "--base", base, "--adapter", "mms", *data, *fast, *out)
+
+    assert train("mms") == 0
+    model = speechadapt.load(tmp_path / "mms", adapters=[tmp_path / "out" / "mms" / "adapter"])
+    sites, config = model.backbone.sites.values(), PRESETS["mms"]
+    start = dict(
+        Adapter.fresh("a", config, family_of(config), sites, AdapterInfo()).named_tensors()
+    )
+    trained = {key: t for key, t in model.bank["mms"].named_tensors() if "head" not in key}
+    assert set(trained) == set(start)
+    assert not any(torch.equal(tensor, start[key]) for key, tensor in trained.items())
+    log = (tmp_path / "out" / "mms" / "log.jsonl").read_text().splitlines()
+    losses = [row["loss"] for row in map(json.loads, log) if "loss" in row]
+    assert losses[-1] < losses[0]
+    assert train("wav2vec2-stable") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("speechadapt: ") and "points has language; this backbone has" in said
+
+
+def test_no_network_makes_them():
+    info, model = AdapterInfo(), SpeechModel(tiny_backbone("mms"))
+    with pytest.raises(ConfigError, match="--hyper"):
+        HyperTarget(model, PRESETS["mms"], info, ["be", "ro"], None, 8, 0)
 
 
 def test_both_ways(model, folder, tmp_path):

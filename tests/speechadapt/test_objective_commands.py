@@ -5,7 +5,8 @@ import json
 import pytest
 import soundfile
 import torch
-from tones import Killed, command, killed_at, write_base, write_tones
+from killing import Killed, killed_at
+from tones import command, write_base, write_tones
 from whisper_files import tiny_whisper, write_transformers
 
 from speechadapt.data import load_utterances, write_data_dir, write_manifest

@@ -127,18 +127,29 @@ def test_ungated_prefixes_in_a_stack_share_one_softmax(model, waves):
 
 
 def test_without_a_gate_a_fresh_prefix_takes_little_attention(model, waves):
-    """No identity: it starts with values of zero, so what others gave shrinks, and no more."""
-    add(model, "a", PrefixConfig(length=2, gate=False, top_layers=1, stacks=("encoder",)), 0, False)
-    leaf = model.backbone.sites["encoder.1.attn.out"].leaf
-    seen = []
-    handle = leaf.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    """No identity: its values are zero, so what others gave shrinks by what its keys are given."""
+    config = PrefixConfig(length=2, gate=False, top_layers=1, stacks=("encoder",))
+    adapter = add(model, "a", config, effect=False)
+    attention = model.backbone.model.model.encoder.layers[1].self_attn
+    seen = {part: [] for part in ("q", "k", "out")}
+    handles = [
+        attention.q_proj.register_forward_hook(lambda _m, _i, y: seen["q"].append(y)),
+        attention.k_proj.register_forward_hook(lambda _m, _i, y: seen["k"].append(y)),
+        attention.out_proj.register_forward_pre_hook(lambda _m, i: seen["out"].append(i[0])),
+    ]
     for route in (None, "a"):
-        positions = model.encode(waves[:1], [route], 0.3).states.shape[1]
-    handle.remove()
-    left = seen[1].unflatten(-1, (2, -1)).norm(dim=-1) / seen[0].unflatten(-1, (2, -1)).norm(dim=-1)
-    assert bool((left < 1).all()) and not torch.equal(seen[0], seen[1])
-    # a head that attends evenly loses length / (positions + length)
-    assert abs(float((1 - left).mean()) / (2 / (positions + 2)) - 1) < 0.9
+        model.encode(waves[:1], [route], 0.3)
+    for handle in handles:
+        handle.remove()
+    own = adapter.tensors["encoder.1.attn.kv"]["key"]
+    query, key, own = (
+        x.unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2)
+        for x in (seen["q"][0] * attention.scaling, seen["k"][0], own)
+    )
+    others, mine = ((query @ keys.mT).exp().sum(-1) for keys in (key, own))
+    left = (others / (others + mine)).mT.repeat_interleave(query.shape[-1], -1)
+    assert float(left.min()) > 0.9 and float(left.max()) < 1
+    torch.testing.assert_close(seen["out"][1], left * seen["out"][0])
 
 
 def test_no_other_family_attaches_to_an_attention_nor_a_prefix_elsewhere(model):

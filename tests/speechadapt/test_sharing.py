@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hub_server import FakeHub
+from hub_server import fake_hub
 from huggingface_hub import constants as hub
 from tiny_decoding import write_base
 
@@ -25,17 +25,9 @@ FILES = ("speechadapt.json", "adapter.safetensors", "README.md")
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """The hub, with an empty cache and a token that may write."""
-    made = FakeHub()
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "HF_HUB_DISABLE_XET", True)  # what it would upload to is no hub
-    monkeypatch.setattr(hub, "ENDPOINT", made.endpoint)
-    template = made.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setenv("HF_TOKEN", made.token)
-    yield made
-    made.shutdown()
-    made.server_close()
+    with fake_hub(monkeypatch, tmp_path / "cache") as made:
+        monkeypatch.setenv("HF_TOKEN", made.token)
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_whisper
+from killing import Killed, killed_at
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.conv import ConformerConfig
@@ -49,15 +50,11 @@ def utterances(tmp_path, waves):
     return made
 
 
-class Interrupted(Exception):
-    """Stands for a kill: nothing of the trainer's own runs afterwards."""
-
-
 HOULSBY = dataclasses.replace(preset("houlsby"), bottleneck=8, dropout=0.1)
 
 
 def make_trainer(
-    folder, utterances, config=CONFIG, kill_at=None, full=False, dev=True, chosen=HOULSBY, bits=None
+    folder, utterances, config=CONFIG, full=False, dev=True, chosen=HOULSBY, bits=None
 ):
     model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
     if full:
@@ -78,19 +75,9 @@ def make_trainer(
         states = [p.detach().double().sum().item() for _, p in target.named_parameters()]
         return abs(sum(states)) % 1.0  # any figure that depends on the parameters
 
-    trainer = Trainer(
+    return Trainer(
         model, target, examples, objective, config, folder, {}, dev_error if dev else None
     )
-    if kill_at is not None:
-        step = trainer._step
-
-        def killed(number, batches):
-            if number == kill_at:
-                raise Interrupted
-            return step(number, batches)
-
-        trainer._step = killed
-    return trainer
 
 
 def adapter_bytes(folder):
@@ -116,8 +103,8 @@ def test_loss_falls_and_the_base_stays(tmp_path, utterances, bits):
 @pytest.mark.parametrize("kill_at", [1, 3, 5, 7])
 def test_resumed_run_ends_with_the_same_bytes(tmp_path, utterances, kill_at):
     make_trainer(tmp_path / "whole", utterances).run()
-    with pytest.raises(Interrupted):
-        make_trainer(tmp_path / "cut", utterances, kill_at=kill_at).run()
+    with pytest.raises(Killed), killed_at(kill_at):
+        make_trainer(tmp_path / "cut", utterances).run()
     make_trainer(tmp_path / "cut", utterances).run()
     assert adapter_bytes(tmp_path / "cut") == adapter_bytes(tmp_path / "whole")
     whole, cut = (
@@ -139,8 +126,8 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path, utterances, kill_at):
 )
 def test_other_runs_resume_too(tmp_path, utterances, chosen, bits):
     make_trainer(tmp_path / "whole", utterances, chosen=chosen, bits=bits).run()
-    with pytest.raises(Interrupted):
-        make_trainer(tmp_path / "cut", utterances, kill_at=5, chosen=chosen, bits=bits).run()
+    with pytest.raises(Killed), killed_at(5):
+        make_trainer(tmp_path / "cut", utterances, chosen=chosen, bits=bits).run()
     make_trainer(tmp_path / "cut", utterances, chosen=chosen, bits=bits).run()
     assert adapter_bytes(tmp_path / "cut") == adapter_bytes(tmp_path / "whole")
 
@@ -213,8 +200,8 @@ def test_a_sparse_run_keeps_what_matters_to_its_data(tmp_path, utterances):
 def test_a_finished_run_is_not_trained_again(tmp_path, utterances):
     make_trainer(tmp_path / "run", utterances).run()
     first = adapter_bytes(tmp_path / "run")
-    again = make_trainer(tmp_path / "run", utterances, kill_at=0)
-    assert again.run().steps == 8
+    with killed_at(0):
+        assert make_trainer(tmp_path / "run", utterances).run().steps == 8
     assert adapter_bytes(tmp_path / "run") == first
 
 
@@ -236,8 +223,8 @@ def test_augmented_runs_resume_too(tmp_path, utterances):
     augmentation = Augmentation(speed=(0.9, 1.1), time_masks=1, frequency_masks=1)
     config = dataclasses.replace(CONFIG, augmentation=augmentation, accumulate=2)
     make_trainer(tmp_path / "whole", utterances, config).run()
-    with pytest.raises(Interrupted):
-        make_trainer(tmp_path / "cut", utterances, config, kill_at=5).run()
+    with pytest.raises(Killed), killed_at(5):
+        make_trainer(tmp_path / "cut", utterances, config).run()
     make_trainer(tmp_path / "cut", utterances, config).run()
     assert adapter_bytes(tmp_path / "cut") == adapter_bytes(tmp_path / "whole")
 

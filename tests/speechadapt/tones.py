@@ -1,8 +1,5 @@
 """Tiny data sets of tones that can be learnt in seconds, and tiny bases in folders."""
 
-from contextlib import contextmanager
-from unittest.mock import patch
-
 import numpy as np
 import soundfile
 import torch
@@ -11,7 +8,6 @@ from whisper_files import tiny_whisper, write_transformers
 
 from speechadapt.cli.main import main
 from speechadapt.data import Utterance, write_data_dir
-from speechadapt.training.trainer import Trainer
 
 LOW, HIGH = 300.0, 1500.0
 
@@ -19,24 +15,6 @@ LOW, HIGH = 300.0, 1500.0
 def command(*arguments):
     """The exit code of a ``speechadapt`` command."""
     return main([str(argument) for argument in arguments])
-
-
-class Killed(Exception):
-    """Stands for a kill: nothing of the trainer's own runs afterwards."""
-
-
-@contextmanager
-def killed_at(number):
-    """Training that begins inside the ``with`` block does not reach step ``number``."""
-    step = Trainer._step
-
-    def short(trainer, now, batches):
-        if now == number:
-            raise Killed
-        return step(trainer, now, batches)
-
-    with patch.object(Trainer, "_step", short):
-        yield
 
 
 def tone(hertz, seconds=0.3, level=0.3, seed=0):

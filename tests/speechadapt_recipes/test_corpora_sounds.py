@@ -1,4 +1,4 @@
-"""Asterisk prompts, music on hold and noise, from packages made here."""
+"""Asterisk prompts, music on hold, noise, from packages made here; recordings through channels."""
 
 import gzip
 import io
@@ -17,6 +17,7 @@ from speechadapt.data import read_data_dir
 from speechadapt.errors import AudioError, DataError
 from speechadapt_recipes.cli import main
 from speechadapt_recipes.corpora import asterisk, music, noise, tuxpaint
+from speechadapt_recipes.corpora.channels import CHANNELS
 from speechadapt_recipes.corpora.g722 import check_decoder, decode_g722
 from speechadapt_recipes.corpora.splits import SPLITS, normalised
 
@@ -236,3 +237,18 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert music.ARCHIVE.name in capsys.readouterr().err
     assert main(["asterisk", *out, *places, "--languages", "xx"]) == 2
     assert not shutil.rmtree(tmp_path / "noise")
+
+
+@pytest.mark.parametrize("name", sorted(CHANNELS))
+def test_channels_keep_length_and_loudness(name):
+    rng = np.random.default_rng(0)
+    wave = (0.2 * rng.standard_normal(9_001) * np.hanning(9_001)).astype(np.float32)
+    through = CHANNELS[name](wave, np.random.default_rng(1))
+    assert through.dtype == np.float32 and len(through) == len(wave)
+    assert np.abs(through).max() <= 1.0
+    assert np.array_equal(through, CHANNELS[name](wave, np.random.default_rng(1)))
+    assert (name == "clean") == np.array_equal(through, wave)
+    power = np.abs(np.fft.rfft(through)) ** 2
+    frequency = np.fft.rfftfreq(len(through), 1 / 16_000)
+    above = power[frequency > 4_200].sum() / power.sum()
+    assert (above < 0.01) == (name in ("muffled", "telephone"))

@@ -25,16 +25,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechadapt.data import Utterance
-from speechadapt.errors import DataError
-from speechadapt.fetch import Archive, fetch, unpack
+from speechadapt.fetch import Archive
 from speechadapt_recipes.corpora.common import (
     Clip,
     Sizes,
+    check_languages,
     check_splits,
-    decode_clips,
     preparing,
-    write_report,
-    write_splits,
+    unpacked,
+    write_corpus,
 )
 from speechadapt_recipes.corpora.g722 import check_decoder, decode_g722
 from speechadapt_recipes.corpora.splits import SPLITS, assign_splits, normalised
@@ -106,8 +105,7 @@ def prepare(
         DataError: A language the corpus does not have.
         FetchError: An archive cannot be had.
     """
-    if unknown := [language for language in languages if language not in LANGUAGES]:
-        raise DataError(f"Asterisk has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
+    check_languages(languages, LANGUAGES, "Asterisk")
     check_decoder()
     texts = all_texts(downloads, archives)
     splits = split_keys(texts)
@@ -115,18 +113,20 @@ def prepare(
     with preparing(folder, *(source for name in languages for source in archives_of(name))):
         for language in languages:
             sounds = archives_of(language)[0]
-            voices = _unpacked(sounds, downloads, archives) / "usr/share/asterisk/sounds"
+            voices = unpacked(sounds, downloads, archives) / "usr/share/asterisk/sounds"
             clips, left_out = select(voices, language, texts[language], splits)
             check_splits(clips, key_of)
-            usable, unusable = decode_clips(clips, folder / "flac" / language, nj, decode_g722)
-            sizes[language] = write_splits(
+            sizes[language] = write_corpus(
                 folder / language,
-                usable,
+                folder / "flac" / language,
+                clips,
                 f"{sounds.licence}: {sounds.package} {sounds.version}\n",
-                (*SPLITS, NONSPEECH),
+                f"asterisk {language}",
+                nj,
+                decoder=decode_g722,
+                splits=(*SPLITS, NONSPEECH),
+                left_out=left_out,
             )
-            name = f"asterisk {language}"
-            write_report(folder / language, sizes[language], [*left_out, *unusable], name)
     return sizes
 
 
@@ -138,7 +138,7 @@ def all_texts(downloads: Path, archives: Path | None = None) -> dict[str, dict[s
     """
     texts = {}
     for language in LANGUAGES:
-        package = _unpacked(archives_of(language)[1], downloads, archives)
+        package = unpacked(archives_of(language)[1], downloads, archives)
         listing = f"asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
         texts[language] = read_texts(package / "usr/share/doc" / listing)
     return texts
@@ -198,8 +198,3 @@ def select(
         utterance = Utterance(name, str(audio), text=text, language=language, speaker=speaker)
         clips.append(Clip(utterance, splits[key] if text else NONSPEECH))
     return clips, left_out
-
-
-def _unpacked(archive: Archive, downloads: Path, archives: Path | None) -> Path:
-    folder = downloads / archive.name.removesuffix(".deb")
-    return folder if folder.is_dir() else unpack(fetch(archive, downloads, archives), folder)

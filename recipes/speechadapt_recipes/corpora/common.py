@@ -14,7 +14,7 @@ import numpy as np
 from speechadapt.audio import SAMPLE_RATE, audio_duration, load_audio, write_flac
 from speechadapt.data import Utterance, write_data_dir
 from speechadapt.errors import AudioError, DataError, FetchError
-from speechadapt.fetch import Archive
+from speechadapt.fetch import Archive, fetch, unpack
 from speechadapt.files import write_json, write_text
 from speechadapt.locks import locked
 from speechadapt.progress import progress
@@ -59,6 +59,30 @@ def other_release(known: Archive, name: str, sha256: str) -> Archive:
     if len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef"):
         raise FetchError(f"{name}: {sha256!r} is no SHA-256; take what sha256sum prints")
     return replace(known, name=name, version=version, sha256=sha256.lower(), size=0)
+
+
+def unpacked(
+    archive: Archive, downloads: Path, archives: Path | None = None, name: str | None = None
+) -> Path:
+    """An archive's folder, fetched and unpacked if it is not there yet.
+
+    Args:
+        archive: Which.
+        downloads: Where archives are kept and unpacked.
+        archives: Folder of archives fetched by hand.
+        name: Of the folder; None = that of the Debian package's file.
+
+    Raises:
+        FetchError: The archive cannot be had.
+    """
+    folder = downloads / (name or archive.name.removesuffix(".deb"))
+    return folder if folder.is_dir() else unpack(fetch(archive, downloads, archives), folder)
+
+
+def check_languages(asked: Iterable[str], known: Sequence[str], corpus: str) -> None:
+    """Raise :class:`DataError` about languages that a corpus does not have."""
+    if unknown := [language for language in asked if language not in known]:
+        raise DataError(f"{corpus} has no {', '.join(unknown)}; it has {' '.join(known)}")
 
 
 @contextmanager
@@ -125,6 +149,43 @@ def decode_clips(
             done = replace(clip.utterance, audio=str(job[1]), duration=round(result, 3))
             usable.append(Clip(done, clip.split))
     return usable, unusable
+
+
+def write_corpus(
+    folder: Path,
+    flac: Path,
+    clips: Sequence[Clip],
+    licence: str,
+    name: str,
+    nj: int,
+    *,
+    decoder: Decoder = load_audio,
+    splits: Sequence[str] = SPLITS,
+    label: str | None = None,
+    left_out: Iterable[tuple[str, str]] = (),
+) -> Sizes:
+    """Decode clips and write their data directories, with a report of those left out.
+
+    Args:
+        folder: Where the data directories go.
+        flac: Where the decoded clips go.
+        clips: Of all splits.
+        licence: Content of the LICENCE files.
+        name: Of the corpus, for messages.
+        nj: Parallel threads.
+        decoder: See :func:`decode_clips`.
+        splits: Their names.
+        label: What is heard in every clip, if that is to be written.
+        left_out: ``(id, reason)`` of clips that were unusable before.
+
+    Raises:
+        DataError: A split is empty.
+    """
+    usable, unusable = decode_clips(clips, flac, nj, decoder)
+    labels = {clip.utterance.id: label for clip in usable} if label else None
+    sizes = write_splits(folder, usable, licence, splits, labels)
+    write_report(folder, sizes, [*left_out, *unusable], name)
+    return sizes
 
 
 def write_splits(

@@ -16,7 +16,8 @@ import numpy as np
 
 from speechadapt.audio import SAMPLE_RATE, resample
 from speechadapt.errors import AudioError
-from speechadapt.fetch import Archive, fetch, unpack
+from speechadapt.fetch import Archive
+from speechadapt_recipes.corpora.common import unpacked
 
 ARCHIVE = Archive(
     name="espeakng_loader-0.2.4-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
@@ -105,10 +106,9 @@ def load_speaker(downloads: Path, archives: Path | None = None) -> Speaker:
         FetchError: The archive cannot be had.
         AudioError: The library does not run on this system.
     """
-    unpacked = downloads / f"espeakng_loader-{ARCHIVE.version}"
-    if not unpacked.is_dir():
-        unpack(fetch(ARCHIVE, downloads, archives), unpacked)
-    folder = (unpacked / "espeakng_loader").resolve()
+    # Not the wheel's long name: the library wants a short path.
+    package = unpacked(ARCHIVE, downloads, archives, f"espeakng_loader-{ARCHIVE.version}")
+    folder = (package / "espeakng_loader").resolve()
     path = folder / "libespeak-ng.so"
     try:
         library = ctypes.CDLL(str(path))

@@ -9,15 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from speechadapt.data import Utterance
-from speechadapt.fetch import Archive, fetch, unpack
-from speechadapt_recipes.corpora.common import (
-    Clip,
-    Sizes,
-    decode_clips,
-    preparing,
-    write_report,
-    write_splits,
-)
+from speechadapt.fetch import Archive
+from speechadapt_recipes.corpora.common import Clip, Sizes, preparing, unpacked, write_corpus
 
 ARCHIVE = Archive(
     name="asterisk-moh-opsound-wav_2.03-1.1_all.deb",
@@ -44,18 +37,13 @@ def prepare(folder: Path, downloads: Path, archives: Path | None = None, nj: int
     Raises:
         FetchError: The archive cannot be had.
     """
-    unpacked = downloads / ARCHIVE.name.removesuffix(".deb")
-    if not unpacked.is_dir():
-        unpack(fetch(ARCHIVE, downloads, archives), unpacked)
-    clips = select(unpacked / "usr/share/asterisk/moh")
+    clips = select(unpacked(ARCHIVE, downloads, archives) / "usr/share/asterisk/moh")
     artists = sorted({clip.utterance.id.split("-")[1] for clip in clips})
+    licence, splits = LICENCE.format(", ".join(artists)), ("train", "test")
     with preparing(folder, ARCHIVE):
-        usable, unusable = decode_clips(clips, folder / "flac", nj)
-        labels = {clip.utterance.id: "music" for clip in usable}
-        licence = LICENCE.format(", ".join(artists))
-        sizes = write_splits(folder, usable, licence, ("train", "test"), labels)
-        write_report(folder, sizes, unusable, "music")
-    return sizes
+        return write_corpus(
+            folder, folder / "flac", clips, licence, "music", nj, splits=splits, label="music"
+        )
 
 
 def select(pieces: Path) -> list[Clip]:

@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from speechadapt.data import Utterance
-from speechadapt.errors import DataError
 from speechadapt_recipes.corpora import asterisk, tuxpaint
 from speechadapt_recipes.corpora.common import (
     Clip,
     Sizes,
-    decode_clips,
+    check_languages,
     preparing,
-    write_report,
-    write_splits,
+    write_corpus,
 )
 from speechadapt_recipes.corpora.draws import rng_of
 from speechadapt_recipes.corpora.espeak import ARCHIVE, VOICES, Speaker, load_speaker
@@ -63,8 +61,7 @@ def prepare(
         DataError: A language that has no texts.
         FetchError: An archive cannot be had.
     """
-    if unknown := [language for language in languages if language not in LANGUAGES]:
-        raise DataError(f"no texts in {', '.join(unknown)}; there are {' '.join(LANGUAGES)}")
+    check_languages(languages, LANGUAGES, "synthetic speech")
     texts = free_texts(downloads, archives)
     voice = speaker or load_speaker(downloads, archives)
     sizes = {}
@@ -76,11 +73,17 @@ def prepare(
             def say(name: str, spoken: Mapping[str, Utterance] = spoken) -> np.ndarray:
                 return _say(voice, spoken[name])
 
-            # One job: the library speaks one text at a time.
-            usable, unusable = decode_clips(clips, folder / "flac" / language, 1, say)
-            labels = {clip.utterance.id: "synthetic" for clip in usable}
-            sizes[language] = write_splits(folder / language, usable, LICENCE, ("train",), labels)
-            write_report(folder / language, sizes[language], unusable, f"synthetic {language}")
+            sizes[language] = write_corpus(
+                folder / language,
+                folder / "flac" / language,
+                clips,
+                LICENCE,
+                f"synthetic {language}",
+                1,  # the library speaks one text at a time
+                decoder=say,
+                splits=("train",),
+                label="synthetic",
+            )
     return sizes
 
 

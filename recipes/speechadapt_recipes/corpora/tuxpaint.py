@@ -16,15 +16,15 @@ from pathlib import Path
 
 from speechadapt.data import Utterance
 from speechadapt.errors import DataError
-from speechadapt.fetch import Archive, fetch, unpack
+from speechadapt.fetch import Archive
 from speechadapt_recipes.corpora.common import (
     Clip,
     Sizes,
+    check_languages,
     check_splits,
-    decode_clips,
     preparing,
-    write_report,
-    write_splits,
+    unpacked,
+    write_corpus,
 )
 from speechadapt_recipes.corpora.splits import assign_splits
 
@@ -76,8 +76,7 @@ def prepare(
         DataError: A language the corpus does not have.
         FetchError: The archive cannot be had.
     """
-    if unknown := [language for language in languages if language not in LANGUAGES]:
-        raise DataError(f"Tux Paint has no {', '.join(unknown)}; it has {' '.join(LANGUAGES)}")
+    check_languages(languages, LANGUAGES, "Tux Paint")
     stamps = stamps_folder(downloads, archives, archive)
     texts = read_texts(stamps)
     splits = split_stamps(texts)
@@ -88,9 +87,8 @@ def prepare(
     sizes = {}
     with preparing(folder, archive):
         for language, chosen in clips.items():
-            usable, unusable = decode_clips(chosen, folder / "flac" / language, nj)
-            sizes[language] = write_splits(folder / language, usable, licence)
-            write_report(folder / language, sizes[language], unusable, f"tuxpaint {language}")
+            flac, name = folder / "flac" / language, f"tuxpaint {language}"
+            sizes[language] = write_corpus(folder / language, flac, chosen, licence, name, nj)
     return sizes
 
 
@@ -102,10 +100,7 @@ def stamps_folder(
     Raises:
         FetchError: The archive cannot be had.
     """
-    unpacked = downloads / archive.name.removesuffix(".deb")
-    if not unpacked.is_dir():
-        unpack(fetch(archive, downloads, archives), unpacked)
-    return unpacked / _STAMPS
+    return unpacked(archive, downloads, archives) / _STAMPS
 
 
 def split_stamps(texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

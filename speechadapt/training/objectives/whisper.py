@@ -10,6 +10,7 @@ from torch import Tensor
 
 from speechadapt.backbones.base import Encoded
 from speechadapt.backbones.whisper import WhisperBackbone
+from speechadapt.call import current
 from speechadapt.data import Utterance
 from speechadapt.errors import DataError
 from speechadapt.training.examples import Batch, Listener
@@ -24,10 +25,12 @@ class Targets:
     Attributes:
         inputs: What the decoder reads, ``[batch, tokens]``.
         labels: What it should say next, ``[batch, tokens]``; -100 where nothing is asked.
+        lengths: Tokens of each utterance, ``[batch]``; what follows is padding.
     """
 
     inputs: Tensor
     labels: Tensor
+    lengths: Tensor
 
 
 class WhisperObjective:
@@ -104,10 +107,13 @@ class WhisperObjective:
             # The frozen prompt is given, not learnt.
             labels[row, prompt - 1 : len(tokens) - 1] = torch.tensor(tokens[prompt:])
         device = self.backbone.device
-        return Targets(inputs.to(device), labels.to(device))
+        lengths = torch.tensor([len(tokens) - 1 for tokens, _ in rows])
+        return Targets(inputs.to(device), labels.to(device), lengths.to(device))
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Logits of the tokens that are asked for, ``[tokens, vocabulary]``."""
+        if (call := current()) is not None:
+            call.token_lengths = targets.lengths
         states = self.backbone.decoder_states(targets.inputs, encoded)
         # The output projection is the widest product of the model: only where a label asks for it.
         logits = self.backbone.logits(states[targets.labels != _IGNORED])
