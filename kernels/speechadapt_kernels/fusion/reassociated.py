@@ -6,7 +6,6 @@ are the query, its image under the key and the mixture, once each, not one for e
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,0 +1,70 @@
+"""How the Triton kernels of the folded fusion are launched."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck.folded import EPSILON
+from speechadapt_kernels.fusion import kernels
+from speechadapt_kernels.fusion.folded import FoldedFusion
+
+
+def forward(
+    source: Tensor,
+    base: Tensor,
+    weights: FoldedFusion,
+    activation: str,
+    shares: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Two launches, with the bottlenecks in a buffer between them."""
+    source, base = source.contiguous(), base.contiguous()
+    count, width, dim = weights.down.shape
+    rows = source.numel() // dim
+    block_rows = 16 if rows <= 1024 else 64
+    block_dim = 128 if dim % 128 == 0 else 64
+    tiles = triton.cdiv(rows, block_rows)
+    z = source.new_empty(rows, count * width)
+    made = torch.empty(*source.shape[:-1], count, dtype=torch.float32, device=source.device)
+    scores = torch.empty_like(made) if shares is None else shares.float().contiguous()
+    attention = weights.scores
+    shared = {
+        "DIM": dim,
+        "COUNT": count,
+        "WIDTH": width,
+        "SCORES": attention is not None,
+        "BLOCK_ROWS": block_rows,
+        "BLOCK_DIM": block_dim,
+    }
+    kernels.score_kernel[(count, tiles)](
+        source,
+        z,
+        scores,
+        weights.down,
+        weights.down_sum,
+        weights.down_bias,
+        None if attention is None else attention.down,
+        None if attention is None else attention.bias,
+        None if attention is None else attention.direct,
+        None if attention is None else attention.constant,
+        rows,
+        EPSILON,
+        ACTIVATION=activation,
+        NORM=weights.down_sum is not None,
+        **shared,
+    )
+    out = torch.empty_like(base)
+    kernels.mix_kernel[(dim // block_dim, tiles)](
+        base,
+        out,
+        z,
+        scores,
+        made,
+        weights.value,
+        weights.value_bias,
+        rows,
+        ROOM=triton.next_power_of_2(count),
+        **shared,
+    )
+    return out, made
