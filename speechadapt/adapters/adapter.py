@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechadapt.adapters.config import EVERYWHERE, AdapterConfig
+from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
@@ -218,7 +218,7 @@ def _placed(
         reason = _out_of_place(family, site) or family.refuses(config, site)
         if reason is None:
             chosen.append(site)
-        elif EVERYWHERE not in config.points:
+        elif site.point in config.points:  # asked for by name, not by a pattern
             raise ConfigError(f"adapter config: {config.method} at {site.name}: {reason}")
     # On disk an adapter names its stacks, so that it stays what it is on any backbone.
     return replace(config, stacks=tuple(dict.fromkeys(site.stack for site in chosen))), chosen

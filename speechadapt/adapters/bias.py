@@ -91,11 +91,14 @@ class AdapterBias(Family):
 @dataclass(frozen=True)
 class Ia3Config(AdapterConfig):
     """A factor for each channel of keys, values, and of what the feed-forward's second layer reads
-    (Liu et al. 2022, *(IA)³*, section 3.3): as many parameters as channels."""
+    (Liu et al. 2022, *(IA)³*, section 3.3): as many parameters as channels.
+
+    As in the paper, cross-attention has factors too where there is one.
+    """
 
     method: ClassVar[str] = "ia3"
 
-    points: tuple[str, ...] = ("attn.k", "attn.v", "ffn.out")
+    points: tuple[str, ...] = ("*.k", "*.v", "ffn.out")
 
 
 class Ia3(Family):

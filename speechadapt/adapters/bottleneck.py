@@ -22,7 +22,9 @@ class BottleneckConfig(AdapterConfig):
     """Down projection, activation, up projection.
 
     A site of width D has ``2·D·bottleneck + bottleneck + D`` parameters, ``2·D`` more with the
-    inner LayerNorm.
+    inner LayerNorm. That and GELU are as Thomas et al. 2022 (*Efficient Adapter Transfer of
+    Self-Supervised Speech Models*) have them; Houlsby, Pfeiffer and He et al. have no LayerNorm
+    inside an adapter.
 
     Attributes:
         bottleneck: Width between the two projections.

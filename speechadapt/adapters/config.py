@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from speechadapt.backbones.base import Site
 from speechadapt.errors import ConfigError
 
 EVERYWHERE = "*"
-"""The point that stands for every place a family can attach to."""
+"""The pattern of points that stands for every place a family can attach to."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class AdapterConfig:
     Attributes:
         points: Places by canonical name: ``attn.q``, ``attn.out``, ``cross.out``, ``ffn.in``,
             ``ffn.out``, ``out`` (the layer's output), ``embed`` (what the first layer reads), …;
-            ``*`` = wherever the family can attach.
+            A pattern stands for those it fits and the family can attach to: ``*.k`` = the keys of
+            every attention the backbone has, ``*`` = everywhere.
         stacks: ``encoder``, ``decoder`` or both; None = all that the backbone has.
         top_layers: Only the last so many layers of each stack; None = all.
     """
@@ -52,18 +54,19 @@ class AdapterConfig:
         """
         sites = list(sites)
         for name, asked, known in (
-            ("points", self.points, {EVERYWHERE, *(site.point for site in sites)}),
+            ("points", self.points, {site.point for site in sites}),
             ("stacks", self.stacks or (), {site.stack for site in sites}),
         ):
-            if unknown := sorted(set(asked) - known):
+            fits = fnmatchcase if name == "points" else str.__eq__
+            if unknown := sorted(a for a in asked if not any(fits(k, a) for k in known)):
                 raise ConfigError(
                     f"adapter config: {name} has {', '.join(unknown)}; "
-                    f"this backbone has {', '.join(sorted(known - {EVERYWHERE}))}"
+                    f"this backbone has {', '.join(sorted(known))}"
                 )
         chosen = [
             site
             for site in sites
-            if {site.point, EVERYWHERE} & set(self.points)
+            if any(fnmatchcase(site.point, point) for point in self.points)
             and (self.stacks is None or site.stack in self.stacks)
         ]
         if self.top_layers is None:

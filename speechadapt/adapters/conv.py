@@ -26,10 +26,14 @@ _EPSILON = 1e-5
 class ConvConfig(AdapterConfig):
     """What the convolutional adapters share; they attach to encoders alone.
 
+    They run over the positions in their order. AST's are two summary tokens, then its patches, one
+    band of frequencies after the other and each in the order of time: ``causal`` is about that
+    order, and makes nothing of AST fit for streaming.
+
     Attributes:
         bottleneck: Channels of the convolution.
         kernel: Frames it sees; odd, unless causal.
-        causal: It sees no later frame.
+        causal: It sees no later position.
         placement: ``sequential`` reads the sub-layer's output, ``parallel`` its input.
         scale: Factor of the adapter's output.
         dropout: Probability on the adapter's output while training.
@@ -94,12 +98,15 @@ def _silence(x: Tensor, valid: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class ConvPassConfig(ConvConfig):
-    """Down projection, activation, convolution over time, activation, up projection.
+    """Down projection, activation, convolution over time, activation, up projection; a block beside
+    the attention and one beside the feed-forward, as in the paper.
 
-    A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
+    The paper convolves images in two dimensions; here it is one, also over AST's patches. A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
     """
 
     method: ClassVar[str] = "convpass"
+
+    points: tuple[str, ...] = ("attn.out", "ffn.out")
 
 
 class ConvPass(_Convolutional):

@@ -21,6 +21,8 @@ from speechadapt_kernels.stacked import linear
 class GatedConfig(BottleneckConfig):
     """A bottleneck adapter that a gate switches on for some of the frames or tokens.
 
+    The paper lets the gate's noise grow from 0 to 5 over its training; here it stays the same.
+
     Beside the bottleneck's, a site of width D has ``(D + 2) · gate_width`` parameters.
 
     Attributes:

@@ -23,6 +23,9 @@ _HALVES = ("first", "second")
 class InvertibleConfig(AdapterConfig):
     """Each half of the channels is shifted by what a bottleneck makes of the other half.
 
+    MAD-X undoes it before the output embeddings; what these encoders give has no such inverse, so
+    nothing is undone.
+
     ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)``. A site of width D has
     ``2·D·bottleneck + 2·bottleneck + D`` parameters.
 
@@ -55,7 +58,9 @@ class Invertible(Family):
     }
 
     def refuses(self, config: InvertibleConfig, site: Site) -> str | None:
-        """The channels must split in two."""
+        """The channels must split in two, and be those of the state, not of what is added to it."""
+        if site.reads_residual:
+            return "the residual is added only behind it; use embed or final"
         return "its width is odd" if site.dim % 2 else None
 
     def init(

@@ -22,7 +22,9 @@ from speechadapt_kernels.stacked import add_linear, linear
 class LoraConfig(AdapterConfig):
     """A product of two thin matrices beside a linear layer: ``W x + scale * up(down(x))``.
 
-    A site from I to O inputs has ``rank · (I + O)`` parameters.
+    A site from I to O inputs has ``rank · (I + O)`` parameters. The paper has it at queries and
+    values of models without cross-attention; where there is one it goes there too, as in PEFT and
+    AdapterHub.
 
     Attributes:
         rank: Width between the two matrices.
@@ -37,7 +39,7 @@ class LoraConfig(AdapterConfig):
     method: ClassVar[str] = "lora"
     width: ClassVar[str] = "rank"
 
-    points: tuple[str, ...] = ("attn.q", "attn.v")
+    points: tuple[str, ...] = ("*.q", "*.v")
     rank: int = 8
     alpha: float = 16.0
     rank_stabilized: bool = False

@@ -21,7 +21,9 @@ class PrefixConfig(AdapterConfig):
     """So many further keys and values in an attention.
 
     A site of width D with H heads has ``2·length·D`` parameters (keys and values) or ``length·D``
-    (states), ``H`` more with the gate.
+    (states), ``H`` more with the gate. As in the paper, cross-attention has keys and values too
+    where there is one. Keys and values are learnt directly: the paper's reparametrisation, a
+    perceptron that makes them while training, is left out.
 
     Attributes:
         length: How many.
@@ -35,7 +37,7 @@ class PrefixConfig(AdapterConfig):
 
     method: ClassVar[str] = "prefix"
 
-    points: tuple[str, ...] = ("attn.kv",)
+    points: tuple[str, ...] = ("*.kv",)
     length: int = 16
     learns: str = "keys"
     gate: bool = True

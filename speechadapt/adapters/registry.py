@@ -65,7 +65,7 @@ PRESETS: dict[str, AdapterConfig] = {
         layer_norm=False,
         scale=4.0,
     ),
-    # beside the self-attention's queries and values
+    # beside the queries and values of every attention
     "lora": LoraConfig(rank=16, alpha=32.0),
     # the other families as their papers have them
     "convpass": ConvPassConfig(),
@@ -78,9 +78,10 @@ PRESETS: dict[str, AdapterConfig] = {
     "gated": GatedConfig(),
     "dense_moa": MixtureConfig(),
     "soft_moa": MixtureConfig(routing="soft", stacks=("encoder",)),
-    # keys and values of its own, or states the frozen projections make them of
+    # keys and values of its own in every attention, or states that the frozen projections make them
+    # of beside what self-attention reads (prompts of an encoder's layers, as the paper has them)
     "prefix": PrefixConfig(),
-    "prompt": PrefixConfig(learns="states"),
+    "prompt": PrefixConfig(learns="states", points=("attn.kv",)),
     # a fifth of the weights of pfeiffer; as many weights as it has, five times as wide
     "sparse": SparseConfig(bottleneck=64),
     "large_sparse": SparseConfig(bottleneck=320),

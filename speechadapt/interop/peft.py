@@ -177,6 +177,7 @@ def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
     for pattern, value in (settings.get("alpha_pattern") or {}).items():
         if re.fullmatch(rf"(.*\.)?({pattern})", module):
             alpha = float(value)
+            break  # PEFT takes the first that fits
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 

@@ -229,6 +229,25 @@ def test_top_layers_and_unknown_points(model):
         dataclasses.replace(preset("pfeiffer"), points=("attn.x",)).select(sites)
 
 
+def test_a_pattern_takes_what_there_is_and_the_family_can_serve(model):
+    """Cross-attention where a stack has it; a place asked for by name is refused aloud."""
+    points = {stack: {"attn.k", "attn.v", "ffn.out"} for stack in ("encoder", "decoder")}
+    points["decoder"] |= {"cross.k", "cross.v"}
+    sites = model.backbone.sites
+    for site in preset("ia3").select(sites.values()):
+        points[site.stack].discard(site.point)
+    assert points == {"encoder": set(), "decoder": set()}
+    config = dataclasses.replace(preset("lora"), points=("attn.*",))  # not the norm, not the kv
+    lora = add(model, "a", config, random_up=False)
+    assert {sites[name].point for name in lora.tensors} == {
+        f"attn.{part}" for part in ("q", "k", "v", "out")
+    }
+    with pytest.raises(ConfigError, match=r"encoder.0.attn.norm: it changes a linear layer"):
+        add(model, "a", dataclasses.replace(config, points=("attn.*", "attn.norm")))
+    with pytest.raises(ConfigError, match=r"points has \*\.x"):
+        add(model, "a", dataclasses.replace(config, points=("attn.q", "*.x")))
+
+
 def test_unknown_routes_and_names_are_refused(model):
     add(model, "be", preset("pfeiffer"))
     with pytest.raises(RouteError, match="'ro' is loaded; loaded: be"):

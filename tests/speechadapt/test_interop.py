@@ -89,14 +89,15 @@ def test_ours_in_peft(name, config, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_theirs_in_ours(name, tmp_path):
-    """Ranks and alphas that differ between layers, and a part of the layers only."""
+    """Ranks and alphas that differ between layers, and a part of the layers only. Of patterns that
+    fit the same layer the first counts."""
     backbone = backbone_of(name)
     config = peft.LoraConfig(
         r=4,
         lora_alpha=6,
         target_modules=["q_proj", "v_proj"],
-        rank_pattern={"layers.1.*q_proj": 2},
-        alpha_pattern={"layers.1.*v_proj": 3},
+        rank_pattern={"layers.1.*q_proj": 2, "q_proj": 3},
+        alpha_pattern={"layers.1.*v_proj": 3, "v_proj": 24},
         use_rslora=True,
         init_lora_weights=False,
         layers_to_transform=None,

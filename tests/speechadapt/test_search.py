@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from adapting import add
 from tiny_decoding import (
     END,
     LANGUAGES,
@@ -17,6 +18,8 @@ from tiny_decoding import (
 from transformers import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
+from speechadapt.adapters.registry import PRESETS
+from speechadapt.call import running
 from speechadapt.decoding.search import DecodeOptions, decode, detect_languages, token_budget
 from speechadapt.errors import ConfigError
 
@@ -105,14 +108,18 @@ def test_an_utterance_gets_in_a_mixed_batch_what_it_gets_alone(options):
     assert len({h.tokens for h in together}) > 1
 
 
-def test_log_probability_is_that_of_a_teacher_forced_pass():
+@pytest.mark.parametrize("route", [None, "ia3", "prefix"])
+def test_log_probability_is_that_of_a_teacher_forced_pass(route):
+    """Also with adapters of cross-attention, whose keys and values a cache keeps."""
     model = tiny_model(0)
+    if route is not None:
+        add(model, route, PRESETS[route], 1)
     options = DecodeOptions(**PLAIN)
-    encoded = model.encode(waves(1.3), [None], 0.5)
-    (found,) = decode(model, encoded, [None], ["be"], options, [1.3])
+    encoded = model.encode(waves(1.3), [route], 0.5)
+    (found,) = decode(model, encoded, [route], ["be"], options, [1.3])
     prompt = [START, LANGUAGES["<|be|>"], TASKS["transcribe"], NO_TIMESTAMPS]
     ids = [*prompt, *found.tokens, END]
-    with torch.no_grad():
+    with torch.no_grad(), running(model.call([route], encoded)):
         states = model.backbone.decoder_states(torch.tensor([ids]), encoded)
         logits = model.backbone.logits(states)[0]
     logits[:, model.backbone.generation.suppress_tokens] = -torch.inf
