@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,22 +11,7 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck import kernels
 from speechadapt_kernels.bottleneck.folded import EPSILON, FoldedBottleneck
 from speechadapt_kernels.layout import by_slot
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How the work is cut: frames and columns of a tile, warps of a program, loads in flight."""
-
-    frames: int
-    dim: int
-    warps: int
-    stages: int
-
-
-def tiles_of(widths: tuple[int, ...], frames: int) -> Tiles:
-    """Short utterances in small tiles, so that there are enough of them."""
-    dim = 128 if all(width % 128 == 0 for width in widths) else 64
-    return Tiles(16 if frames <= 256 else 64, dim, 4, 2)
+from speechadapt_kernels.plan import tiles_for
 
 
 def forward(
@@ -44,7 +28,7 @@ def forward(
     source = source.contiguous()
     origin = source if base is None else base.contiguous()
     out = torch.empty_like(origin)
-    grid, settings = _settings(source, out, slots, weights, offsets, longest)
+    grid, settings = _settings("forward", source, slots, weights, offsets, longest)
     kernels.forward_kernel[grid](
         source,
         origin,
@@ -85,7 +69,7 @@ def backward(
     source = source.contiguous()
     (count, width, dim), batch = weights.down.shape, len(slots)
     slices = gradient.shape[-1] // weights.up.shape[-1]
-    grid, settings = _settings(source, gradient, slots, weights, offsets, longest)
+    grid, settings = _settings("backward", source, slots, weights, offsets, longest)
     where = slots if offsets is None else offsets
     frames = source.shape[1] if offsets is None else longest
     below = torch.empty_like(source)
@@ -121,6 +105,7 @@ def backward(
         **settings,
     )
     down, up, sums = exact(width, dim), exact(*weights.up.shape[1:]), exact(gradient.shape[-1])
+    _, settings = _settings("outer", source, slots, weights, offsets, longest)
     products = ((scaled, source, down, 1, False), (z, gradient, up, slices, True))
     for left, right, product, sides, summed in products:
         kernels.outer_kernel[(right.shape[-1] // settings["BLOCK_DIM"], batch)](
@@ -151,20 +136,21 @@ def backward(
 
 
 def _settings(
+    kernel: str,
     source: Tensor,
-    out: Tensor,
     slots: Tensor,
     weights: FoldedBottleneck,
     offsets: Tensor | None,
     longest: int,
 ) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The grid, and what all kernels are compiled with."""
+    """The grid, and what every kernel is compiled with."""
     frames = source.shape[1] if offsets is None else longest
     dim, each = source.shape[-1], weights.up.shape[-1]
-    tiles = tiles_of((dim, each), frames)
+    width = weights.down.shape[1]
+    tiles = tiles_for(f"bottleneck.{kernel}", source.device, width, frames, (dim, each))
     return (triton.cdiv(frames, tiles.frames), len(slots)), {
         "DIM": dim,
-        "WIDTH": weights.down.shape[1],
+        "WIDTH": width,
         "RANK": weights.rank,
         "PACKED": offsets is not None,
         "BLOCK_FRAMES": tiles.frames,

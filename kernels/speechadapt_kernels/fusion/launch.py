@@ -9,6 +9,7 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck.folded import EPSILON
 from speechadapt_kernels.fusion import kernels
 from speechadapt_kernels.fusion.folded import FoldedFusion
+from speechadapt_kernels.plan import Tiles, tiles_for
 
 
 def forward(
@@ -22,9 +23,6 @@ def forward(
     source, base = source.contiguous(), base.contiguous()
     count, width, dim = weights.down.shape
     rows = source.numel() // dim
-    block_rows = 16 if rows <= 1024 else 64
-    block_dim = 128 if dim % 128 == 0 else 64
-    tiles = triton.cdiv(rows, block_rows)
     z = source.new_empty(rows, count * width)
     made = torch.empty(*source.shape[:-1], count, dtype=torch.float32, device=source.device)
     scores = torch.empty_like(made) if shares is None else shares.float().contiguous()
@@ -34,10 +32,9 @@ def forward(
         "COUNT": count,
         "WIDTH": width,
         "SCORES": attention is not None,
-        "BLOCK_ROWS": block_rows,
-        "BLOCK_DIM": block_dim,
     }
-    kernels.score_kernel[(count, tiles)](
+    tiles = tiles_for("fusion.score", source.device, width, rows, (dim,))
+    kernels.score_kernel[(count, triton.cdiv(rows, tiles.frames))](
         source,
         z,
         scores,
@@ -53,9 +50,11 @@ def forward(
         ACTIVATION=activation,
         NORM=weights.down_sum is not None,
         **shared,
+        **_launched(tiles),
     )
     out = torch.empty_like(base)
-    kernels.mix_kernel[(dim // block_dim, tiles)](
+    tiles = tiles_for("fusion.mix", source.device, width, rows, (dim,))
+    kernels.mix_kernel[(dim // tiles.dim, triton.cdiv(rows, tiles.frames))](
         base,
         out,
         z,
@@ -66,5 +65,15 @@ def forward(
         rows,
         ROOM=triton.next_power_of_2(count),
         **shared,
+        **_launched(tiles),
     )
     return out, made
+
+
+def _launched(tiles: Tiles) -> dict[str, int]:
+    return {
+        "BLOCK_ROWS": tiles.frames,
+        "BLOCK_DIM": tiles.dim,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }
