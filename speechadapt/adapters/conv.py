@@ -101,7 +101,8 @@ class ConvPassConfig(ConvConfig):
     """Down projection, activation, convolution over time, activation, up projection; a block beside
     the attention and one beside the feed-forward, as in the paper.
 
-    The paper convolves images in two dimensions; here it is one, also over AST's patches. A site of width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
+    The paper convolves images in two dimensions; here it is one, also over AST's patches. A site of
+    width D with b channels and kernel k has ``2·D·b + D + 2·b + k·b²`` parameters.
     """
 
     method: ClassVar[str] = "convpass"
