@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +69,31 @@ def main() -> int:
     parser.add_argument("--arch", nargs="+", type=int, default=[80, 90])
     parser.add_argument("--plan", default="default")
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     args = parser.parse_args()
     print(f"triton {triton.__version__}, bfloat16, {CONSTANTS['DIM']} values")
     print("| sm | kernel | width | frames | tile | registers | stack | spills | tensor cores | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
-    for arch in args.arch:
-        for row in read_plan(args.plan):
-            if row.kernel in args.kernels:
-                width = row.width or WIDEST
-                used = usage(compiled(row, width, arch))
-                fault = fault_of(row, arch, used)
-                good &= fault is None
-                tiles = row.tiles
-                tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
-                cells = [arch, row.kernel, width, row.frames or "any", tile, used["REG"]]
-                cells += [used["STACK"], used["spills"], used["tensor"], fault or ""]
-                print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
+    wanted = [(row, arch) for arch in args.arch for row in rows]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for (row, arch), used in zip(
+            wanted, pool.map(usage, *zip(*wanted, strict=True)), strict=True
+        ):
+            fault = fault_of(row, arch, used)
+            good &= fault is None
+            tiles = row.tiles
+            tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
+            cells = [arch, row.kernel, row.width or WIDEST, row.frames or "any", tile]
+            cells += [used["REG"], used["STACK"], used["spills"], used["tensor"], fault or ""]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return 0 if good else 1
 
 
-def compiled(row: Row, width: int, arch: int) -> Any:
+def compiled(row: Row, arch: int) -> Any:
     """The kernel of a row, compiled for an architecture (90 = sm_90)."""
-    kernel, tiles = KERNELS[row.kernel], row.tiles
+    kernel, tiles, width = KERNELS[row.kernel], row.tiles, row.width or WIDEST
     wanted = CONSTANTS | {
         "WIDTH": width,
         "RANK": width,
@@ -113,8 +116,9 @@ def compiled(row: Row, width: int, arch: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def usage(kernel: Any) -> dict[str, int]:
+def usage(row: Row, arch: int) -> dict[str, int]:
     """Registers, stack, instructions that spill, instructions of tensor cores."""
+    kernel = compiled(row, arch)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
