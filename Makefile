@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := speechadapt kernels eval recipes tests
 
-.PHONY: demo test oldest lint wheel clean
+.PHONY: demo test oldest gate lint wheel clean
 .DELETE_ON_ERROR:
 
 # Rebuilt when what it installs from changes.
@@ -31,6 +31,13 @@ oldest: $(VENV)/installed
 		"transformers==$$(sed -n 's/^ *transformers>=\([0-9]*\.[0-9]*\)$$/\1/p' setup.cfg).*"
 	$(VENV)/oldest/bin/python -m pytest -q tests/speechadapt/test_whisper.py \
 		tests/speechadapt/test_backbones.py tests/speechadapt/test_prefix.py
+
+# Every kernel compiled for GPUs that need not be here, by this Triton and by that of torch 2.11.
+gate: $(VENV)/installed
+	$(BIN)/python kernels/bench/gate.py
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade \
+		--target $(VENV)/triton triton==3.6.0
+	PYTHONPATH=$(VENV)/triton $(BIN)/python kernels/bench/gate.py --arch 90
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, as transformers may
+
 from huggingface_hub import constants as hub
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
 from speechadapt.backbones.base import Site
-from speechadapt_kernels.bottleneck import ACTIVATIONS, BottleneckWeights, bottleneck
+from speechadapt_kernels.activations import ACTIVATIONS
+from speechadapt_kernels.bottleneck import BottleneckWeights, bottleneck
 
 
 @dataclass(frozen=True)

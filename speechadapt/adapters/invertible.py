@@ -13,7 +13,7 @@ from torch import Tensor
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family, SiteBatch, uniform
 from speechadapt.backbones.base import Site
-from speechadapt_kernels.bottleneck import ACTIVATIONS
+from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.stacked import linear
 
 _HALVES = ("first", "second")

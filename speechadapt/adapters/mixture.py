@@ -14,7 +14,7 @@ from torch import Tensor
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
 from speechadapt.backbones.base import Site
-from speechadapt_kernels.bottleneck import ACTIVATIONS
+from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.stacked import linear
 
 

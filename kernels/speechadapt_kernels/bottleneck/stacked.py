@@ -1,24 +1,14 @@
-"""Bottleneck adapters: ``base + scale * up(act(down(norm(source))))``.
-
-This is the plain torch reference, on batches laid out by adapter (see ``stacked``).
-"""
+"""The plain torch form, on batches laid out by adapter (see ``speechadapt_kernels.stacked``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.stacked import layer_norm, linear
-
-# Each is 0 at 0, so that a narrow adapter padded with zeros to a wider one stays what it was.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""The algebra of the fused operator: LayerNorm folded into the down projection.
+
+With ``A' = A diag(γ)``, ``c = A' 1`` and ``d = A β + a``, the hidden state is
+``h = (A' x - μ c) / σ + d``: mean and variance of a row are found in the same pass over it as the
+product. Both passes of the backward stay in the width of the bottleneck too: the two row sums of a
+LayerNorm's gradient are ``dh·c`` and ``dh·(h - d)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speechadapt_kernels.activations import activate, slope
+from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
+from speechadapt_kernels.layout import by_slot, spans
+
+EPSILON = 1e-5  # of LayerNorm, as torch's default
+SMALLEST_WIDTH = 16  # of a tile of a tensor core
+
+
+@dataclass(frozen=True)
+class FoldedBottleneck:
+    """Weights of the adapters in their slots, as the fused operator reads them.
+
+    What they give may be several outputs side by side (slices, as of a fused projection), each
+    with ``rank`` columns of the bottleneck of its own.
+
+    Attributes:
+        down: ``[slots, width, dim]``, the LayerNorm's weight multiplied in; width is the bottleneck
+            padded with zeros to a power of two.
+        down_sum: Sum of each row of ``down``, ``[slots, width]``; None = no LayerNorm. In float32
+            at least, like both biases.
+        down_bias: ``[slots, width]``, with what the LayerNorm's bias gives; None = no biases.
+        up: The up projection transposed, ``[slots, width, out / slices]``.
+        up_bias: ``[slots, out]``; None = no biases.
+        rank: Columns of the bottleneck that each slice reads; the width where there is one slice.
+    """
+
+    down: Tensor
+    down_sum: Tensor | None
+    down_bias: Tensor | None
+    up: Tensor
+    up_bias: Tensor | None
+    rank: int
+
+    @property
+    def exact(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.promote_types(self.down.dtype, torch.float32)
+
+
+def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
+    """Make what the fused operator reads; gradients flow through.
+
+    Args:
+        weights: Stacked, in float32 or float64.
+        dtype: Of the states that the operator will be given.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    down, down_bias = weights.down.to(exact), weights.down_bias.to(exact)
+    down_sum = None
+    if weights.norm_weight is not None and weights.norm_bias is not None:
+        down_bias = down_bias + (down @ weights.norm_bias.to(exact)[..., None]).squeeze(-1)
+        down = down * weights.norm_weight.to(exact)[:, None]
+    room = padded_width(down.shape[1]) - down.shape[1]
+    down = F.pad(down, (0, 0, 0, room)).to(dtype)
+    if weights.norm_weight is not None:
+        # Of the rounded rows: the product with a row's mean has to cancel exactly.
+        down_sum = down.to(exact).sum(-1)
+    return FoldedBottleneck(
+        down.contiguous(),
+        down_sum,
+        F.pad(down_bias, (0, room)),
+        F.pad(weights.up.mT, (0, 0, 0, room)).to(dtype).contiguous(),
+        weights.up_bias.to(exact),
+        down.shape[1],
+    )
+
+
+def padded_width(width: int) -> int:
+    """The next power of two that a tensor core can work with."""
+    return max(SMALLEST_WIDTH, 1 << (width - 1).bit_length())
+
+
+def forward(
+    source: Tensor,
+    base: Tensor,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+) -> Tensor:
+    """The fused operator in torch."""
+    rows, out = source.flatten(0, -2), base.flatten(0, -2).clone()
+    slices = out.shape[-1] // weights.up.shape[-1]
+    for _, slot, span in spans(source, slots, offsets):
+        if slot >= 0:
+            hidden, *_ = _hidden(rows[span].to(weights.exact), weights, slot)
+            delta = activate(activation, hidden) @ _up(weights, slot, slices)
+            if weights.up_bias is not None:
+                delta = delta + weights.up_bias[slot]
+            out[span] = (out[span] + scale * delta).to(out.dtype)
+    return out.view(base.shape)
+
+
+def backward(
+    gradient: Tensor,
+    source: Tensor,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+) -> tuple[Tensor, FoldedBottleneck]:
+    """Gradients of the source (without what goes past the adapter) and of the weights."""
+    dim, out, exact = source.shape[-1], gradient.shape[-1], weights.exact
+    rows, above = source.flatten(0, -2), gradient.flatten(0, -2)
+    below = torch.zeros_like(rows)
+    count, width = weights.down.shape[:2]
+    slices = out // weights.up.shape[-1]
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(len(slots), *shape, dtype=exact, device=source.device)
+
+    down, up, up_bias = zeros(width, dim), zeros(width, weights.up.shape[-1]), zeros(out)
+    down_sum, down_bias = zeros(width), zeros(width)
+    for place, slot, span in spans(source, slots, offsets):
+        if slot < 0:
+            continue
+        x, dy = rows[span].to(exact), above[span].to(exact)
+        hidden, mean, rstd = _hidden(x, weights, slot)
+        dz = scale * (dy @ _up(weights, slot, slices).mT)
+        dh = dz * slope(activation, hidden)
+        scaled = dh * rstd
+        dx = scaled @ weights.down[slot].to(exact)
+        if weights.down_sum is not None:
+            centred = hidden if weights.down_bias is None else hidden - weights.down_bias[slot]
+            by_mean = (scaled @ weights.down_sum[slot])[:, None] / dim
+            by_norm = (scaled * centred).sum(-1, keepdim=True) / dim
+            dx = dx - by_mean - (x - mean) * rstd * by_norm
+            down_sum[place] = -(mean * scaled).sum(0)
+        below[span] = dx.to(below.dtype)
+        down[place] = scaled.mT @ x
+        down_bias[place] = dh.sum(0)
+        wide = scale * (activate(activation, hidden).mT @ dy)
+        up[place] = (wide * _reads(weights, slices)).view(width, slices, -1).sum(1)
+        up_bias[place] = scale * dy.sum(0)
+    return below.view(source.shape), FoldedBottleneck(
+        by_slot(down, slots, count).to(weights.down.dtype),
+        None if weights.down_sum is None else by_slot(down_sum, slots, count),
+        None if weights.down_bias is None else by_slot(down_bias, slots, count),
+        by_slot(up, slots, count).to(weights.up.dtype),
+        None if weights.up_bias is None else by_slot(up_bias, slots, count),
+        weights.rank,
+    )
+
+
+def _up(weights: FoldedBottleneck, slot: int, slices: int) -> Tensor:
+    """The up projection with zeros where a slice does not read, ``[width, out]``."""
+    wide = weights.up[slot].to(weights.exact).repeat(1, slices)
+    return wide * _reads(weights, slices) if slices > 1 else wide
+
+
+def _reads(weights: FoldedBottleneck, slices: int) -> Tensor:
+    """1 where a slice reads a column of the bottleneck, else 0, ``[width, out]``."""
+    _, width, each = weights.up.shape
+    columns = torch.arange(width, device=weights.up.device)
+    mine = (columns // weights.rank).clamp(max=slices - 1)
+    outputs = torch.arange(slices, device=weights.up.device).repeat_interleave(each)
+    return (mine[:, None] == outputs).to(weights.exact)
+
+
+def _hidden(x: Tensor, weights: FoldedBottleneck, slot: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Before the activation, ``[rows, width]``, and each row's mean and 1/σ, ``[rows, 1]``."""
+    hidden = x @ weights.down[slot].to(x.dtype).mT
+    mean, rstd = x.new_zeros(1), x.new_ones(1)
+    if weights.down_sum is not None:
+        variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+        rstd = torch.rsqrt(variance + EPSILON)
+        hidden = rstd * (hidden - mean * weights.down_sum[slot])
+    if weights.down_bias is not None:
+        hidden = hidden + weights.down_bias[slot]
+    return hidden, mean, rstd

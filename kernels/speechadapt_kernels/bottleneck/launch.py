@@ -1,0 +1,160 @@
+"""How the Triton kernels of the fused bottleneck are launched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck import kernels
+from speechadapt_kernels.bottleneck.folded import EPSILON, FoldedBottleneck
+from speechadapt_kernels.layout import by_slot
+from speechadapt_kernels.plan import tiles_for
+
+
+def forward(
+    source: Tensor,
+    base: Tensor | None,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> Tensor:
+    """One launch for the whole batch."""
+    source = source.contiguous()
+    origin = source if base is None else base.contiguous()
+    out = torch.empty_like(origin)
+    grid, settings = _settings("forward", source, slots, weights, offsets, longest)
+    kernels.forward_kernel[grid](
+        source,
+        origin,
+        out,
+        slots,
+        slots if offsets is None else offsets,
+        weights.down,
+        weights.down_sum,
+        weights.down_bias,
+        weights.up,
+        weights.up_bias,
+        source.shape[1] if offsets is None else longest,
+        scale,
+        EPSILON,
+        OUT=out.shape[-1],
+        SLICES=out.shape[-1] // weights.up.shape[-1],
+        ACTIVATION=activation,
+        NORM=weights.down_sum is not None,
+        BIAS=weights.down_bias is not None,
+        SAME=base is None,
+        **settings,
+    )
+    return out
+
+
+def backward(
+    gradient: Tensor,
+    source: Tensor,
+    same: bool,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> tuple[Tensor, FoldedBottleneck]:
+    """Gradients of the source, with what goes past the adapter if it is the base, and weights."""
+    source = source.contiguous()
+    (count, width, dim), batch = weights.down.shape, len(slots)
+    slices = gradient.shape[-1] // weights.up.shape[-1]
+    grid, settings = _settings("backward", source, slots, weights, offsets, longest)
+    where = slots if offsets is None else offsets
+    frames = source.shape[1] if offsets is None else longest
+    below = torch.empty_like(source)
+    z, scaled = (source.new_empty(source.numel() // dim, width) for _ in range(2))
+
+    def exact(*shape: int) -> Tensor:
+        return torch.empty(batch, *shape, dtype=torch.float32, device=source.device)
+
+    bias_parts, sum_parts = exact(grid[0], width), exact(grid[0], width)
+    kernels.backward_kernel[grid](
+        gradient,
+        source,
+        below,
+        z,
+        scaled,
+        bias_parts,
+        sum_parts,
+        slots,
+        where,
+        weights.down,
+        weights.down_sum,
+        weights.down_bias,
+        weights.up,
+        frames,
+        scale,
+        EPSILON,
+        OUT=gradient.shape[-1],
+        SLICES=slices,
+        ACTIVATION=activation,
+        NORM=weights.down_sum is not None,
+        BIAS=weights.down_bias is not None,
+        SAME=same,
+        **settings,
+    )
+    down, up, sums = exact(width, dim), exact(*weights.up.shape[1:]), exact(gradient.shape[-1])
+    _, settings = _settings("outer", source, slots, weights, offsets, longest)
+    products = ((scaled, source, down, 1, False), (z, gradient, up, slices, True))
+    for left, right, product, sides, summed in products:
+        kernels.outer_kernel[(right.shape[-1] // settings["BLOCK_DIM"], batch)](
+            left,
+            right,
+            product,
+            sums,
+            slots,
+            where,
+            frames,
+            SLICES=sides,
+            SUMS=summed and weights.up_bias is not None,
+            **settings | {"DIM": right.shape[-1]},
+        )
+
+    def summed_up(parts: Tensor, like: Tensor | None) -> Tensor | None:
+        return None if like is None else by_slot(parts, slots, count)
+
+    up_bias = summed_up(sums, weights.up_bias)
+    return below, FoldedBottleneck(
+        by_slot(down, slots, count).to(weights.down.dtype),
+        summed_up(sum_parts.sum(1), weights.down_sum),
+        summed_up(bias_parts.sum(1), weights.down_bias),
+        (scale * by_slot(up, slots, count)).to(weights.up.dtype),
+        None if up_bias is None else scale * up_bias,
+        weights.rank,
+    )
+
+
+def _settings(
+    kernel: str,
+    source: Tensor,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    offsets: Tensor | None,
+    longest: int,
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The grid, and what every kernel is compiled with."""
+    frames = source.shape[1] if offsets is None else longest
+    dim, each = source.shape[-1], weights.up.shape[-1]
+    width = weights.down.shape[1]
+    tiles = tiles_for(f"bottleneck.{kernel}", source.device, width, frames, (dim, each))
+    return (triton.cdiv(frames, tiles.frames), len(slots)), {
+        "DIM": dim,
+        "WIDTH": width,
+        "RANK": weights.rank,
+        "PACKED": offsets is not None,
+        "BLOCK_FRAMES": tiles.frames,
+        "BLOCK_DIM": tiles.dim,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }

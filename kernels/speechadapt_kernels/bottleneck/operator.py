@@ -1,0 +1,189 @@
+"""The fused bottleneck as an operator of torch: dispatch, shapes, gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck import folded
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
+from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.layout import check_layout
+
+
+def fused_bottleneck(
+    source: Tensor,
+    weights: FoldedBottleneck,
+    slots: Tensor,
+    activation: str,
+    scale: float = 1.0,
+    base: Tensor | None = None,
+    offsets: Tensor | None = None,
+    longest: int = 0,
+) -> Tensor:
+    """``base + scale * up(act(down(norm(source))))``, each utterance with the adapter of its slot.
+
+    Args:
+        source: What the adapters read, ``[batch, frames, dim]`` or packed ``[frames, dim]``; dim is
+            a multiple of 64.
+        weights: As :func:`~speechadapt_kernels.bottleneck.folded.fold` makes them.
+        slots: Adapter of each utterance, ``[batch]``, int32, -1 = none.
+        activation: ``gelu``, ``relu``, ``silu`` or ``identity``.
+        scale: Factor of the adapters' output.
+        base: What it is added to, ``[..., out]``; None = the source.
+        offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
+        longest: Frames of the longest utterance of a packed batch.
+
+    Returns:
+        Shape of the base; rows without an adapter are the base's, bit for bit.
+
+    Raises:
+        ValueError: Shapes do not go together.
+    """
+    check_layout(source, slots, offsets)
+    _check_widths(source, source if base is None else base, weights)
+    return _forward(
+        source,
+        base,
+        slots,
+        weights.down,
+        weights.down_sum,
+        weights.down_bias,
+        weights.up,
+        weights.up_bias,
+        weights.rank,
+        activation,
+        scale,
+        offsets,
+        longest,
+    )
+
+
+def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
+    dim, each = weights.down.shape[-1], weights.up.shape[-1]
+    if source.shape[-1] != dim or base.shape[-1] % each or source.shape[:-1] != base.shape[:-1]:
+        raise ValueError(
+            f"source {list(source.shape)} and base {list(base.shape)} do not fit projections from "
+            f"{dim} and to {each} values"
+        )
+    if dim % 64 or each % 64:
+        raise ValueError(f"{dim} and {each}: widths are multiples of 64")
+
+
+@torch.library.custom_op("speechadapt::bottleneck", mutates_args=())
+def _forward(
+    source: Tensor,
+    base: Tensor | None,
+    slots: Tensor,
+    down: Tensor,
+    down_sum: Tensor | None,
+    down_bias: Tensor | None,
+    up: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> Tensor:
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
+    if uses_triton(source.device, source.dtype):
+        from speechadapt_kernels.bottleneck import launch
+
+        return launch.forward(source, base, slots, weights, activation, scale, offsets, longest)
+    origin = source if base is None else base
+    return folded.forward(source, origin, slots, weights, activation, scale, offsets)
+
+
+@_forward.register_fake
+def _(source: Tensor, base: Tensor | None, *_args: Any) -> Tensor:
+    origin = source if base is None else base
+    return torch.empty_like(origin, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("speechadapt::bottleneck_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    source: Tensor,
+    same: bool,
+    slots: Tensor,
+    down: Tensor,
+    down_sum: Tensor | None,
+    down_bias: Tensor | None,
+    up: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> list[Tensor]:
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
+    if uses_triton(source.device, source.dtype):
+        from speechadapt_kernels.bottleneck import launch
+
+        below, grads = launch.backward(
+            gradient, source, same, slots, weights, activation, scale, offsets, longest
+        )
+    else:
+        below, grads = folded.backward(gradient, source, slots, weights, activation, scale, offsets)
+        if same:
+            below = below + gradient
+    return [below, *_present(grads)]
+
+
+@_backward.register_fake
+def _(
+    gradient: Tensor,
+    source: Tensor,
+    same: bool,
+    slots: Tensor,
+    down: Tensor,
+    down_sum: Tensor | None,
+    down_bias: Tensor | None,
+    up: Tensor,
+    up_bias: Tensor | None,
+    rank: int,
+    *_args: Any,
+) -> list[Tensor]:
+    weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
+    below = torch.empty_like(source, memory_format=torch.contiguous_format)
+    return [below, *map(torch.empty_like, _present(weights))]
+
+
+def _present(weights: FoldedBottleneck) -> list[Tensor]:
+    """Those of its tensors that there are."""
+    each = (weights.down, weights.down_sum, weights.down_bias, weights.up, weights.up_bias)
+    return [tensor for tensor in each if tensor is not None]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    source, base, slots, down, down_sum, down_bias, up, up_bias, *settings = inputs
+    ctx.rank, ctx.activation, ctx.scale, offsets, ctx.longest = settings
+    ctx.same = base is None
+    ctx.save_for_backward(source, slots, down, down_sum, down_bias, up, up_bias, offsets)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    source, slots, *weights, offsets = ctx.saved_tensors
+    below, *present = _backward(
+        gradient.contiguous(),
+        source,
+        ctx.same,
+        slots,
+        *weights,
+        ctx.rank,
+        ctx.activation,
+        ctx.scale,
+        offsets,
+        ctx.longest,
+    )
+    rest = iter(present)
+    grads = [None if weight is None else next(rest) for weight in weights]
+    past = None if ctx.same else gradient
+    return below, past, None, *grads, None, None, None, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_setup)

@@ -1,0 +1,62 @@
+"""Which path an operator takes: Triton on a GPU, torch elsewhere, or as the environment says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+
+VARIABLE = "SPEECHADAPT_KERNELS"
+CHOICES = ("auto", "triton", "torch")
+
+
+def choice() -> str:
+    """What the environment asks for.
+
+    Raises:
+        ValueError: It is none of :data:`CHOICES`.
+    """
+    value = os.environ.get(VARIABLE, "auto")
+    if value not in CHOICES:
+        raise ValueError(f"{VARIABLE}={value}: expected {', '.join(CHOICES)}")
+    return value
+
+
+def uses_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether operators on such a tensor run as Triton kernels.
+
+    Raises:
+        ValueError: The environment asks for Triton where it cannot run.
+    """
+    wanted = choice()
+    obstacle = why_not(device, dtype)
+    if wanted == "triton" and obstacle and device.type != "meta":
+        raise ValueError(f"{VARIABLE}=triton: {obstacle}")
+    return wanted != "torch" and obstacle is None and (wanted == "triton" or device.type == "cuda")
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What keeps Triton from such a tensor, in words; None = nothing."""
+    if not _has_triton():
+        return "triton is not installed (pip install triton)"
+    if dtype == torch.float64:
+        return "its kernels compute in float32 at most"
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+        return None
+    if _interpreting():
+        return "its interpreter cannot compute in bfloat16" if dtype == torch.bfloat16 else None
+    return f"no GPU: the tensor is on {device.type}"
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _interpreting() -> bool:
+    """Triton's own interpreter, for tests without a GPU."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -1,0 +1,91 @@
+"""The folded fusion as an operator of torch, for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.fusion import folded
+from speechadapt_kernels.fusion.folded import FoldedFusion, ScoreWeights
+
+
+def fused_fusion(
+    source: Tensor,
+    base: Tensor,
+    weights: FoldedFusion,
+    activation: str,
+    shares: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``base`` + what several adapters make of ``source``, each frame in its own shares.
+
+    Args:
+        source: What all adapters read, ``[..., dim]``; dim is a multiple of 64.
+        base: What the mixture is added to, same shape.
+        weights: Of :func:`~speechadapt_kernels.fusion.folded.fold_fusion` (attention makes the
+            shares), or of ``fold_shares`` (they are given).
+        activation: ``gelu``, ``relu`` or ``silu``.
+        shares: Of a router, broadcasting to ``[..., adapters]``: one for each frame, or one for
+            each utterance ``[batch, 1, adapters]``.
+
+    Returns:
+        Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least.
+
+    Raises:
+        ValueError: Shapes do not go together, or shares are given or missing against the weights.
+    """
+    count, _, dim = weights.down.shape
+    if source.shape != base.shape or source.shape[-1] != dim or dim % 64:
+        raise ValueError(
+            f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
+            "values, a multiple of 64"
+        )
+    if (shares is None) != (weights.scores is not None):
+        raise ValueError("shares are given where the weights have no scores, and only there")
+    if shares is not None:
+        shares = shares.expand(*source.shape[:-1], count)
+    scores = weights.scores
+    made: tuple[Tensor, Tensor] = _forward(
+        source,
+        base,
+        weights.down,
+        weights.down_sum,
+        weights.down_bias,
+        weights.value,
+        weights.value_bias,
+        [] if scores is None else [scores.down, scores.bias, scores.direct, scores.constant],
+        activation,
+        shares,
+    )
+    return made
+
+
+@torch.library.custom_op("speechadapt::fusion", mutates_args=())
+def _forward(
+    source: Tensor,
+    base: Tensor,
+    down: Tensor,
+    down_sum: Tensor | None,
+    down_bias: Tensor,
+    value: Tensor,
+    value_bias: Tensor,
+    scores: list[Tensor],  # those of ScoreWeights, or none
+    activation: str,
+    shares: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    attention = ScoreWeights(*scores) if scores else None
+    weights = FoldedFusion(down, down_sum, down_bias, value, value_bias, attention)
+    if uses_triton(source.device, source.dtype):
+        from speechadapt_kernels.fusion import launch
+
+        return launch.forward(source, base, weights, activation, shares)
+    out, made = folded.forward(source, base, weights, activation, shares)
+    return out, made.clone() if shares is not None else made
+
+
+@_forward.register_fake
+def _(source: Tensor, base: Tensor, down: Tensor, *_args: object) -> tuple[Tensor, Tensor]:
+    exact = torch.promote_types(source.dtype, torch.float32)
+    return torch.empty_like(base, memory_format=torch.contiguous_format), source.new_empty(
+        *source.shape[:-1], len(down), dtype=exact
+    )

@@ -1,0 +1,58 @@
+"""How the utterances of a batch lie in a tensor that an operator is given.
+
+Padded, ``[batch, frames, dim]``: each utterance has the same number of frames. Packed, ``[frames of
+all, dim]``: one after the other, with ``offsets`` ``[batch + 1]`` (``cu_seqlens``) that say where
+each begins; the last is where all end. Either way ``slots`` ``[batch]`` says which adapter each
+utterance uses, -1 = none. Slots and offsets stay on the device: no operator waits for them, so a
+captured CUDA graph can be replayed with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, int, slice]]:
+    """Of each utterance: its place in the batch, its slot, its rows in ``x.flatten(0, -2)``.
+
+    Reads slots and offsets, so a GPU is waited for: for the torch forms alone.
+    """
+    if offsets is None:
+        bounds = [place * x.shape[1] for place in range(len(slots) + 1)]
+    else:
+        bounds = offsets.tolist()
+    for place, slot in enumerate(slots.tolist()):
+        yield place, slot, slice(bounds[place], bounds[place + 1])
+
+
+def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:
+    """Sum over the utterances of each slot: ``[batch, ...]`` to ``[count, ...]``.
+
+    A product with a matrix of zeros and ones: in a fixed order, without waiting for the device.
+    """
+    uses = slots == torch.arange(count, device=slots.device)[:, None]
+    return (uses.to(values.dtype) @ values.flatten(1)).view(count, *values.shape[1:])
+
+
+def check_layout(x: Tensor, slots: Tensor, offsets: Tensor | None) -> None:
+    """Refuse shapes that do not go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if slots.dim() != 1 or slots.is_floating_point():
+        raise ValueError(f"slots are integers [batch], not {slots.dtype} {list(slots.shape)}")
+    if offsets is None:
+        if x.dim() != 3 or len(x) != len(slots):
+            raise ValueError(
+                f"{list(x.shape)} is not [batch, frames, dim] of {len(slots)} slots; packed frames "
+                "need offsets"
+            )
+    elif x.dim() != 2 or len(offsets) != len(slots) + 1 or offsets.is_floating_point():
+        raise ValueError(
+            f"{list(x.shape)} with offsets {list(offsets.shape)} is not [frames, dim] and "
+            f"[batch + 1] of {len(slots)} slots"
+        )

@@ -1,0 +1,147 @@
+"""How kernels cut their work: a table, made by measuring, instead of tuning while serving.
+
+A row says for which bottlenecks and utterances it holds; the first that fits is taken. There is one
+table for each architecture that was measured, and a default. Every row must pass the gates
+(``kernels/bench/gate.py``: it compiles without spilling; on a GPU: its results are right) before it
+may enter. A table that could not work is refused when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import torch
+
+KERNELS = (
+    "bottleneck.forward",
+    "bottleneck.backward",
+    "bottleneck.outer",
+    "fusion.score",
+    "fusion.mix",
+)
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a kernel's work is cut.
+
+    Attributes:
+        frames: Of a tile.
+        dim: Columns of the states that are read at once; halved where it does not divide them.
+        warps: Of a program.
+        stages: Loads in flight.
+    """
+
+    frames: int
+    dim: int
+    warps: int
+    stages: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field.name} is {value!r}, expected 1 or more")
+        if self.frames < 16 or self.dim < 64 or self.warps > 16:
+            raise ValueError(
+                f"{self}: a tile is 16 frames and 64 columns at least, 16 warps at most"
+            )
+        for value in (self.frames, self.dim, self.warps):
+            if value & (value - 1):
+                raise ValueError(f"{self}: {value} is no power of two")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        kernel: One of :data:`KERNELS`.
+        width: Widest bottleneck it is for; None = any.
+        frames: Longest utterance it is for; None = any.
+        tiles: What to do then.
+    """
+
+    kernel: str
+    width: int | None
+    frames: int | None
+    tiles: Tiles
+
+    def fits(self, kernel: str, width: int, frames: int) -> bool:
+        """Whether it is for such a launch."""
+        wide = self.width is not None and width > self.width
+        long = self.frames is not None and frames > self.frames
+        return self.kernel == kernel and not wide and not long
+
+
+def read_plan(name: str) -> tuple[Row, ...]:
+    """The table ``plans/<name>.json``.
+
+    Raises:
+        ValueError: It could not work; the message names the row.
+    """
+    text = resources.files(__package__).joinpath("plans", f"{name}.json").read_text("utf-8")
+    return parse_plan(json.loads(text), name)
+
+
+def parse_plan(rows: Any, name: str) -> tuple[Row, ...]:
+    """A table from what its file holds.
+
+    Raises:
+        ValueError: As :func:`read_plan`.
+    """
+    plan = []
+    for number, row in enumerate(rows, 1):
+        try:
+            made = Row(tiles=Tiles(**row.pop("tiles")), **{"width": None, "frames": None} | row)
+            if made.kernel not in KERNELS:
+                raise ValueError(f"kernel is {made.kernel!r}, expected one of {', '.join(KERNELS)}")
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"plan {name}, row {number}: {error}") from None
+        plan.append(made)
+    for kernel in KERNELS:
+        if not any(row.fits(kernel, 1 << 30, 1 << 30) for row in plan):
+            raise ValueError(
+                f"plan {name}: no row of {kernel} is for everything; add one at the end"
+            )
+    return tuple(plan)
+
+
+def tiles_for(
+    kernel: str, device: torch.device, width: int, frames: int, dims: tuple[int, ...]
+) -> Tiles:
+    """How a launch is cut.
+
+    Args:
+        kernel: One of :data:`KERNELS`.
+        device: Where it runs.
+        width: Of the bottleneck.
+        frames: Of the longest utterance.
+        dims: Widths of what is read and written; all multiples of 64.
+    """
+    plan = _plan(_architecture(device))
+    tiles = next(row.tiles for row in plan if row.fits(kernel, width, frames))
+    dim = tiles.dim
+    while any(each % dim for each in dims):
+        dim //= 2
+    return Tiles(tiles.frames, dim, tiles.warps, tiles.stages)
+
+
+@cache
+def _architecture(device: torch.device) -> str:
+    if device.type != "cuda":
+        return DEFAULT
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm{major}{minor}"
+
+
+@cache
+def _plan(architecture: str) -> tuple[Row, ...]:
+    plans = resources.files(__package__).joinpath("plans")
+    measured = plans.joinpath(f"{architecture}.json").is_file()
+    return read_plan(architecture if measured else DEFAULT)

@@ -1,0 +1,47 @@
+"""Pieces of Triton kernels that more than one operator uses."""
+
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-any-return"
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def activate(x, NAME: tl.constexpr):
+    """An activation by its name, in float32."""
+    if NAME == "identity":
+        y = x
+    elif NAME == "relu":
+        y = tl.maximum(x, 0.0)
+    elif NAME == "silu":
+        y = x * tl.sigmoid(x)
+    else:
+        y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    return y
+
+
+@triton.jit
+def slope(x, NAME: tl.constexpr):
+    """Its derivative."""
+    if NAME == "identity":
+        y = tl.full(x.shape, 1.0, tl.float32)
+    elif NAME == "relu":
+        y = tl.where(x > 0.0, 1.0, 0.0)
+    elif NAME == "silu":
+        gate = tl.sigmoid(x)
+        y = gate * (1.0 + x * (1.0 - gate))
+    else:
+        density = tl.exp(-0.5 * x * x) * 0.3989422804014327
+        y = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476)) + x * density
+    return y
+
+
+@triton.jit
+def span(offsets, utterance, frames, PACKED: tl.constexpr):
+    """First row and number of rows of an utterance; int64, for large batches."""
+    if PACKED:
+        start = tl.load(offsets + utterance).to(tl.int64)
+        count = tl.load(offsets + utterance + 1).to(tl.int64) - start
+    else:
+        start = utterance * frames
+        count = frames.to(tl.int64)
+    return start, count

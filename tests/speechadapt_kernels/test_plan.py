@@ -1,0 +1,50 @@
+"""Plans of kernels: a table that could not work is refused when it is read."""
+
+import pytest
+import torch
+
+from speechadapt_kernels.plan import KERNELS, parse_plan, read_plan, tiles_for
+
+TILES = {"frames": 16, "dim": 64, "warps": 4, "stages": 2}
+
+
+def rows(**changes):
+    first = {"kernel": KERNELS[0], "width": 64, "tiles": dict(TILES)} | changes
+    return [first, *({"kernel": kernel, "tiles": dict(TILES)} for kernel in KERNELS)]
+
+
+def test_the_first_row_that_fits_is_taken():
+    plan = parse_plan(rows(tiles=TILES | {"frames": 64}), "mine")
+    assert plan[0].fits(KERNELS[0], 64, 5000)
+    assert not plan[0].fits(KERNELS[0], 65, 1)
+    assert not plan[0].fits(KERNELS[1], 1, 1)
+
+
+def test_the_default_is_a_plan_and_divides_every_width():
+    assert read_plan("default")
+    for kernel in KERNELS:
+        for dim in (64, 192, 384, 512, 768, 1024, 1280, 2048):
+            tiles = tiles_for(kernel, torch.device("cpu"), 64, 1500, (dim, 64 * 3))
+            assert dim % tiles.dim == 0 and tiles.dim == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kernel": "bottleneck"}, "row 1: kernel is 'bottleneck', expected one of"),
+        ({"tiles": TILES | {"frames": 8}}, "row 1: .* 16 frames and 64 columns at least"),
+        ({"tiles": TILES | {"dim": 96}}, "row 1: .* 96 is no power of two"),
+        ({"tiles": TILES | {"warps": 0}}, "row 1: warps is 0"),
+        ({"tiles": TILES | {"stages": "2"}}, "row 1: stages is '2'"),
+        ({"tiles": {"frames": 16}}, "row 1: .*missing"),
+        ({"arch": 90}, "row 1: .*arch"),
+    ],
+)
+def test_what_could_not_work_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        parse_plan(rows(**changes), "mine")
+
+
+def test_every_kernel_has_a_row_for_everything():
+    with pytest.raises(ValueError, match=r"no row of bottleneck\.forward is for everything"):
+        parse_plan(rows()[:1], "mine")
