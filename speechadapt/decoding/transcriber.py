@@ -92,7 +92,7 @@ def transcribe(
         ConfigError: A setting is out of range, or the model does not know the language.
         RouteError: The route's adapter is not loaded.
     """
-    if batch_seconds <= 0:
+    if not batch_seconds > 0:  # also what is no number
         raise ConfigError(f"batch_seconds {batch_seconds} must be above 0")
     if trailing_silence is not None and not 0 <= trailing_silence <= _FULL_SECONDS:
         raise ConfigError(f"trailing silence is {trailing_silence} s: use 0 to 30, or the full 30")

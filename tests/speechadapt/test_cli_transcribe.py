@@ -223,6 +223,7 @@ def test_skip_bad_goes_on_and_counts(base, clips, tmp_path, capsys):
         (["--context", "-1"], "--context '-1'"),
         (["--context", "long"], "--context 'long'"),
         (["--batch-seconds", "0"], "batch_seconds 0"),
+        (["--batch-seconds", "nan"], "batch_seconds nan"),
         (["--format", "srt"], "cannot share one srt file"),
         (["--adapter", "/nowhere"], "/nowhere"),
     ],
