@@ -62,7 +62,10 @@ def new_head(
     layers = backbone.depth + 1 if args.layer_weights else 0
     if name == "ctc":
         vocabulary = replace(_vocabulary(args, data, teacher), layers=layers)
-        return CtcHead.fresh(vocabulary, backbone.width, generator)
+        head = CtcHead.fresh(vocabulary, backbone.width, generator)
+        if isinstance(backbone.head, CtcHead) and not layers:
+            head.start_from(backbone.head)
+        return head
     pooling, epsilon = "mean", 1e-5
     if isinstance(backbone, ASTBackbone):  # as AST's own classifier, so that it can be merged
         pooling, epsilon = "summary", backbone.model.config.layer_norm_eps

@@ -28,6 +28,8 @@ _OPENS = (
     "\u2581"  # a lower block, with which pieces that open a word begin, as SentencePiece has it
 )
 
+_BLANK, _DELIMITER = "\0blank", "\0delimiter"  # no vocabulary has such tokens
+
 # transformers' names of tokens that never become text, and what they are by default
 _SILENT = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -105,6 +107,25 @@ class CtcHead(Head):
     def fresh(cls, config: CtcConfig, dim: int, generator: torch.Generator) -> CtcHead:
         """Every token about as likely."""
         return cls(config, linear(len(config.tokens), dim, config.layers, generator))
+
+    def start_from(self, other: CtcHead) -> None:
+        """Take over what another head on the same states has learnt of the tokens both have.
+
+        The blank and the word delimiter are two of them; letters are the same in either case.
+        """
+        tokens = list(enumerate(other.config.tokens))
+        theirs = {token.lower(): place for place, token in tokens} | {
+            t: place for place, t in tokens
+        }
+        theirs[_DELIMITER] = other.config.index.get(other.config.delimiter, -1)
+        theirs[_BLANK] = other.config.blank
+        for place, token in enumerate(self.config.tokens):
+            token = _BLANK if place == self.config.blank else token
+            token = _DELIMITER if token == self.config.delimiter else token
+            found = theirs.get(token, theirs.get(token.lower(), -1))
+            if found >= 0:
+                for key in ("proj.weight", "proj.bias"):
+                    self.tensors[key].data[place] = other.tensors[key].data[found].cpu()
 
     def log_probs(self, encoded: Encoded) -> Tensor:
         """Log-probabilities ``[batch, positions, tokens]``."""

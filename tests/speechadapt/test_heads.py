@@ -12,11 +12,13 @@ from transformers import Wav2Vec2CTCTokenizer
 import speechadapt
 from speechadapt.backbones.base import Encoded
 from speechadapt.cli.main import main
+from speechadapt.data import Utterance, write_data_dir
 from speechadapt.decoding.ctc import decode_ctc
 from speechadapt.decoding.options import DecodeOptions
 from speechadapt.errors import CheckpointError, ConfigError
 from speechadapt.heads.classifier import ClassifierConfig, ClassifierHead
 from speechadapt.heads.ctc import CtcHead
+from speechadapt.store import load_adapter
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,29 @@ def test_ctc_text_is_that_of_transformers(ctc, waves):
         best = logits.log_softmax(-1).max(-1).values.mean()
         assert hypothesis.avg_logprob == pytest.approx(float(best), abs=1e-4)
     assert len({hypothesis.text for hypothesis in found}) == 3
+
+
+def test_a_new_head_starts_with_what_the_base_has_learnt(ctc, clips, tmp_path, capsys):
+    """Of the tokens both have, in either case; others are drawn."""
+    own = speechadapt.load(ctc).backbone.head
+    texts = {"a": "e a", "b": "a é", "c": "ea"}
+    lines = [Utterance(name, str(clips / f"{name}.wav"), text=text) for name, text in texts.items()]
+    write_data_dir(tmp_path / "data", lines)
+    command = ["train", "--base", str(ctc), "--data", str(tmp_path / "data"), "--steps", "1"]
+    command += ["--learning-rate", "1e-12", "--adapter", "head", "--out", str(tmp_path / "out")]
+    assert main(command) == 0, capsys.readouterr().err
+    head = load_adapter(tmp_path / "out/adapter", speechadapt.load(ctc).backbone).head
+    index = own.config.index
+    alike = {
+        head.config.blank: own.config.blank,
+        head.config.index["|"]: index[own.config.delimiter],
+        **{head.config.index[c]: index.get(c, index.get(c.upper())) for c in "ae"},
+    }
+    for mine, theirs in alike.items():
+        for key in ("proj.weight", "proj.bias"):
+            torch.testing.assert_close(head.tensors[key][mine], own.tensors[key][theirs])
+    new = head.tensors["proj.weight"][head.config.index["é"]]
+    assert not any(torch.allclose(new, row) for row in own.tensors["proj.weight"])
 
 
 def test_word_times_follow_the_positions(ctc):
