@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 
 from speechadapt.errors import ConfigError
+from speechadapt_kernels.dispatch import uses_triton
 
 
 def usable(name: str | torch.device) -> torch.device:
     """The device called ``name``.
 
     Raises:
-        ConfigError: There is none of that name, this PyTorch cannot use it, or it holds no values.
+        ConfigError: There is none of that name, this PyTorch cannot use it, it holds no values, or
+            the operators that the environment asks for (``SPEECHADAPT_KERNELS``) do not run there.
     """
     try:
         device = torch.device(name)
@@ -25,4 +27,8 @@ def usable(name: str | torch.device) -> torch.device:
             f"device {str(name)!r} cannot be used ({reason}); give cpu, or cuda, cuda:1, … where "
             "there is such a GPU and a PyTorch for it"
         ) from None
+    try:
+        uses_triton(device, torch.float32)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return device

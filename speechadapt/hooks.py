@@ -155,6 +155,8 @@ def _apply(call: Call, site: Site, step: Step, leaf_input: Tensor, target: Tenso
         source = call.kept[f"{site.name}/residual"]
     elif site.reads_residual:
         source = target + call.kept[f"{site.name}/residual"]
+    if (fused := step.fused(source, target)) is not None:
+        return fused
     lengths = call.key_lengths if site.stack == "encoder" else call.token_lengths
     if lengths is not None:
         lengths = step.rows.gather(lengths.to(target.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.adapters.adapter import Adapter
-from speechadapt.adapters.family import Source
+from speechadapt.adapters.family import FusedBatch, Source
 from speechadapt.backbones.base import Site
 from speechadapt.call import Call
+from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.stacked import Rows
 
 
@@ -27,6 +28,26 @@ class Step:
     rows: Rows
     weights: Mapping[str, Tensor]
     store: Callable[[str, Tensor], None]
+    fuses: bool  # operators of Triton run where it is
+    _folded: dict[torch.dtype, Any] = field(default_factory=dict)
+
+    def fused(self, source: Tensor, target: Tensor) -> Tensor | None:
+        """What becomes of ``target`` (``[batch, frames, dim]``) by one operator for all rows.
+
+        None = the family has none for this; rows are then laid out by adapter.
+        """
+        if not self.fuses or source.dtype == torch.float64:
+            return None
+        adapter = self.adapter
+        batch = FusedBatch(
+            source, target, self.rows.slots, adapter.training, partial(self._fold, source.dtype)
+        )
+        return adapter.family.fused(adapter.config, self.weights, batch)
+
+    def _fold(self, dtype: torch.dtype, make: Callable[[], Any]) -> Any:
+        if dtype not in self._folded:
+            self._folded[dtype] = make()
+        return self._folded[dtype]
 
 
 def steps_at(
@@ -57,6 +78,7 @@ def steps_at(
                     call.rows(members, level, count, device),
                     _weights(call, site, tuple(members), device),
                     partial(_store, call, site, members),
+                    uses_triton(device, torch.float32),
                 )
             )
         return steps

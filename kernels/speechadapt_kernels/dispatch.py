@@ -1,4 +1,9 @@
-"""Which path an operator takes: Triton on a GPU, torch elsewhere, or as the environment says."""
+"""Which path an operator takes: Triton on a GPU its kernels were checked on, torch elsewhere, or as
+the environment says.
+
+Compilers for GPUs have miscompiled kernels like these, so a GPU nobody has run their tests on is
+given torch unless Triton is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,8 @@ import os
 from functools import cache
 
 import torch
+
+from speechadapt_kernels.plan import measured
 
 VARIABLE = "SPEECHADAPT_KERNELS"
 CHOICES = ("auto", "triton", "torch")
@@ -34,7 +41,9 @@ def uses_triton(device: torch.device, dtype: torch.dtype) -> bool:
     obstacle = why_not(device, dtype)
     if wanted == "triton" and obstacle and device.type != "meta":
         raise ValueError(f"{VARIABLE}=triton: {obstacle}")
-    return wanted != "torch" and obstacle is None and (wanted == "triton" or device.type == "cuda")
+    if wanted == "auto":
+        return obstacle is None and device.type == "cuda" and measured(device)
+    return wanted == "triton" and obstacle is None
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:

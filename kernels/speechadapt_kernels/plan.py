@@ -132,6 +132,11 @@ def tiles_for(
     return Tiles(tiles.frames, dim, tiles.warps, tiles.stages)
 
 
+def measured(device: torch.device) -> bool:
+    """Whether the kernels were checked and measured on such a GPU: it has a table of its own."""
+    return _plan_file(_architecture(device)) != DEFAULT
+
+
 @cache
 def _architecture(device: torch.device) -> str:
     if device.type != "cuda":
@@ -140,8 +145,11 @@ def _architecture(device: torch.device) -> str:
     return f"sm{major}{minor}"
 
 
+def _plan_file(architecture: str) -> str:
+    file = resources.files(__package__).joinpath("plans", f"{architecture}.json")
+    return architecture if file.is_file() else DEFAULT
+
+
 @cache
 def _plan(architecture: str) -> tuple[Row, ...]:
-    plans = resources.files(__package__).joinpath("plans")
-    measured = plans.joinpath(f"{architecture}.json").is_file()
-    return read_plan(architecture if measured else DEFAULT)
+    return read_plan(_plan_file(architecture))

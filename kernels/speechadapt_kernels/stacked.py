@@ -10,6 +10,7 @@ This is the plain torch reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ class Rows:
 
     def __init__(self, slots: Sequence[int], count: int, device: torch.device):
         self.count = count
+        self._slots, self._device = slots, device
         served: list[list[int]] = [[] for _ in range(count)]
         for row, slot in enumerate(slots):
             if slot >= 0:
@@ -57,6 +59,11 @@ class Rows:
         self._gather = torch.tensor(padded, device=device).flatten()
         self._read = torch.tensor(read, device=device)
         self._written = torch.tensor([row for rows in served for row in rows], device=device)
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """Adapter of each row, ``[batch]`` int32 on the device, -1 = none."""
+        return torch.tensor(self._slots, dtype=torch.int32, device=self._device)
 
     def gather(self, x: Tensor) -> Tensor:
         """``[batch, ...]`` laid out by adapter, ``[adapters, rows, ...]``."""

@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, SiteBatch, Source, beside_only, placed, uniform
+from speechadapt.adapters.family import (
+    Family,
+    FusedBatch,
+    SiteBatch,
+    Source,
+    beside_only,
+    placed,
+    uniform,
+)
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.bottleneck import BottleneckWeights, bottleneck
+from speechadapt_kernels.bottleneck.folded import fold
+from speechadapt_kernels.bottleneck.operator import fits, fused_bottleneck
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,18 @@ class Bottleneck(Family):
         """``target + scale * up(act(down(norm(source))))``."""
         return apply_bottleneck(config, weights, batch)
 
+    def fused(
+        self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: FusedBatch
+    ) -> Tensor | None:
+        """One operator for norm, projections and sum; not while dropout is on."""
+        if (config.dropout and batch.train) or not fits(batch.source, batch.target):
+            return None
+        folded = batch.fold(lambda: fold(_stacked(weights), batch.source.dtype))
+        base = None if batch.source is batch.target else batch.target
+        return fused_bottleneck(
+            batch.source, folded, batch.slots, config.activation, config.scale, base
+        )
+
 
 def apply_bottleneck(
     config: BottleneckConfig,
@@ -98,15 +120,24 @@ def apply_bottleneck(
     gate: Tensor | None = None,
 ) -> Tensor:
     """The operator on tensors as they are called on disk; ``gate`` as the operator takes it."""
-    stacked = BottleneckWeights(
+    dropout = config.dropout if batch.train else 0.0
+    return bottleneck(
+        batch.source,
+        batch.target,
+        _stacked(weights),
+        config.activation,
+        config.scale,
+        dropout,
+        gate,
+    )
+
+
+def _stacked(weights: Mapping[str, Tensor]) -> BottleneckWeights:
+    return BottleneckWeights(
         down=weights["down.weight"],
         down_bias=weights["down.bias"],
         up=weights["up.weight"],
         up_bias=weights["up.bias"],
         norm_weight=weights.get("norm.weight"),
         norm_bias=weights.get("norm.bias"),
-    )
-    dropout = config.dropout if batch.train else 0.0
-    return bottleneck(
-        batch.source, batch.target, stacked, config.activation, config.scale, dropout, gate
     )

@@ -80,6 +80,26 @@ class SiteBatch:
         return x.where(counted, 0.0).sum((1, 2)) / counted.sum((1, 2))
 
 
+@dataclass(frozen=True, slots=True)
+class FusedBatch:
+    """All rows of a pass at a site as they lie, for families that have a fused operator.
+
+    Attributes:
+        source: What the adapters read, ``[batch, frames, source dim]``.
+        target: What they change, ``[batch, frames, dim]``.
+        slots: Which of the stacked adapters each row uses, ``[batch]`` int32, -1 = none.
+        train: Whether these adapters are in training.
+        fold: ``fold(make)`` is ``make()``, made once for the pass: weights as the operator reads
+            them.
+    """
+
+    source: Tensor
+    target: Tensor
+    slots: Tensor
+    train: bool
+    fold: Callable[[Callable[[], Any]], Any]
+
+
 @dataclass(slots=True)
 class AttentionBatch(SiteBatch):
     """The same inside an attention: ``source`` holds its queries, ``target`` what it gave, heads
@@ -177,6 +197,14 @@ class Family(ABC):
         Returns:
             Shape of ``batch.target``.
         """
+
+    def fused(self, config: Any, weights: Mapping[str, Tensor], batch: FusedBatch) -> Tensor | None:
+        """The same as :meth:`apply` for a whole batch at once, rows without an adapter included.
+
+        Returns:
+            Shape of ``batch.target``; None = there is no such operator for this config or batch.
+        """
+        return None
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.adapters.bottleneck import Bottleneck, BottleneckConfig, apply_bottleneck
-from speechadapt.adapters.family import SiteBatch, uniform
+from speechadapt.adapters.family import FusedBatch, SiteBatch, uniform
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.stacked import linear
 
@@ -86,3 +86,9 @@ class Gated(Bottleneck):
         else:
             gate = torch.sigmoid(logit)
         return apply_bottleneck(config, weights, batch, gate)
+
+    def fused(
+        self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: FusedBatch
+    ) -> Tensor | None:
+        """None: the bottleneck's operator has no gate."""
+        return None

@@ -13,8 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechadapt.adapters.config import AdapterConfig
-from speechadapt.adapters.family import Family, Layer, SiteBatch, Source, linear_only, uniform
+from speechadapt.adapters.family import (
+    Family,
+    FusedBatch,
+    Layer,
+    SiteBatch,
+    Source,
+    linear_only,
+    uniform,
+)
 from speechadapt.backbones.base import Site
+from speechadapt_kernels.bottleneck.operator import fits
+from speechadapt_kernels.lora.operator import fold_lora, fused_lora
 from speechadapt_kernels.stacked import add_linear, linear
 
 
@@ -129,6 +139,17 @@ class Lora(Family):
         now = linear(linear(x, weights["down.weight"]), weights["up.weight"])
         start = linear(linear(x, weights["start.down"]), weights["start.up"])
         return batch.target + config.scale * (now - start)
+
+    def fused(
+        self, config: LoraConfig, weights: Mapping[str, Tensor], batch: FusedBatch
+    ) -> Tensor | None:
+        """One operator for both projections and the sum; not with dropout, nor a PiSSA start."""
+        dropped = config.dropout and batch.train
+        if dropped or "start.down" in weights or not fits(batch.source, batch.target):
+            return None
+        down, up = [weights["down.weight"]], [weights["up.weight"]]
+        folded = batch.fold(lambda: fold_lora(down, up, batch.source.dtype))
+        return fused_lora(batch.source, batch.target, folded, batch.slots, config.scale)
 
 
 def principal(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

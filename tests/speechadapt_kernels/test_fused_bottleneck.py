@@ -56,7 +56,7 @@ CASES = [
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("same", [True, False], ids=["sequential", "parallel"])
-def test_forward(path, dtype, case, same):
+def test_forward(operators, dtype, case, same):
     batch, frames, dim, width, slots, norm, activation = case
     weights = adapters(max(slots) + 2, width, dim, norm)
     x = states(batch, frames, dim, seed=9).to(dtype)
@@ -101,7 +101,7 @@ def gradients(call, x, base, weights, seed):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES[1:4], ids=str)
 @pytest.mark.parametrize("same", [True, False], ids=["sequential", "parallel"])
-def test_gradients(path, dtype, case, same):
+def test_gradients(operators, dtype, case, same):
     batch, frames, dim, width, slots, norm, activation = case
     weights = adapters(max(slots) + 2, width, dim, norm)
     x = states(batch, frames, dim, seed=9).to(dtype)
@@ -137,7 +137,7 @@ def test_gradcheck(monkeypatch):
         assert torch.autograd.gradcheck(call, (x, base, *leaves), fast_mode=True)
 
 
-def test_a_packed_batch_is_the_padded_one(path):
+def test_a_packed_batch_is_the_padded_one(operators):
     weights, lengths, slots = adapters(3, 16, 64), [5, 1, 33], [2, -1, 0]
     parts = [states(1, length, 64, seed=length).float() for length in lengths]
     offsets = torch.tensor([0, 5, 6, 39], dtype=torch.int32)
@@ -153,7 +153,7 @@ def test_a_packed_batch_is_the_padded_one(path):
     assert difference(found, wanted) < 1e-5
 
 
-def test_packed_gradients_of_weights(path):
+def test_packed_gradients_of_weights(operators):
     weights, slots = adapters(2, 16, 64), [1, -1, 1]
     offsets = torch.tensor([0, 5, 6, 39], dtype=torch.int32)
     x = states(39, 64, seed=3)
@@ -173,7 +173,7 @@ def test_packed_gradients_of_weights(path):
 
 
 @pytest.mark.parametrize(("frames", "dim"), [(1, 384), (33, 64), (1214, 64), (1500, 64)])
-def test_odd_sizes(path, frames, dim):
+def test_odd_sizes(operators, frames, dim):
     weights = adapters(1, 8, dim)
     x = states(1, frames, dim, seed=1).float()
     wanted = naive_bottleneck(x.double(), weights, torch.tensor([0]), "gelu", 0.5)
@@ -181,7 +181,7 @@ def test_odd_sizes(path, frames, dim):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_far_from_zero(path, dtype):
+def test_rows_far_from_zero(operators, dtype):
     weights = adapters(1, 16, 128)
     x = states(1, 7, 128, seed=1, mean=50.0).to(dtype)
     wanted = naive_bottleneck(x.double(), weights, torch.tensor([0]), "gelu", 0.5) - x.double()
@@ -190,7 +190,7 @@ def test_rows_far_from_zero(path, dtype):
     assert difference(found, wanted) < MOST[dtype]
 
 
-def test_the_same_twice_and_nothing_stale(path):
+def test_the_same_twice_and_nothing_stale(operators):
     weights, x = adapters(2, 16, 64), states(2, 20, 64, seed=1).float()
     first = run(x, weights, [0, 1])
     assert torch.equal(run(x, weights, [-1, -1]).cpu(), x)
@@ -198,14 +198,14 @@ def test_the_same_twice_and_nothing_stale(path):
     assert torch.equal(run(x.flip(0), weights, [1, 0]), first.flip(0))
 
 
-def test_a_fresh_adapter_is_the_identity(path):
+def test_a_fresh_adapter_is_the_identity(operators):
     weights = adapters(1, 16, 64)
     weights = replace(weights, up=torch.zeros_like(weights.up), up_bias=weights.up_bias * 0)
     x = states(1, 20, 64, seed=1).float()
     assert torch.equal(run(x, weights, [0]).cpu(), x)
 
 
-def test_operator_is_well_behaved(path):
+def test_operator_is_well_behaved(operators):
     folded = fold(adapters(2, 16, 64), torch.float32)
     x = states(2, 3, 64, seed=1).float().to(DEVICE).requires_grad_(True)
     slots = torch.tensor([1, -1], dtype=torch.int32, device=DEVICE)
@@ -219,7 +219,7 @@ def test_operator_is_well_behaved(path):
     )
 
 
-def test_compiled_without_a_break(path):
+def test_compiled_without_a_break(operators):
     weights, x = adapters(2, 16, 64), states(2, 5, 64, seed=1).float().to(DEVICE)
     folded = fold(each(weights, lambda t: t.to(DEVICE)), torch.float32)
     slots = torch.tensor([1, 0], dtype=torch.int32, device=DEVICE)

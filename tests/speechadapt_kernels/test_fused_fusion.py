@@ -73,7 +73,7 @@ def test_training_holds_nothing_as_wide_as_the_model_for_each_adapter():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_folded_is_the_definition(path, dtype, case):
+def test_folded_is_the_definition(operators, dtype, case):
     count, width, dim, norm = case
     weights = fusion(count, width, dim, norm)
     x, base = (randn(2, 11, dim, seed=seed).to(dtype) for seed in (1, 2))
@@ -96,7 +96,7 @@ def test_folded_in_float64_is_exact(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 3), (2, 1, 3)], ids=["frame", "utterance"])
-def test_shares_of_a_router(path, shape):
+def test_shares_of_a_router(operators, shape):
     weights, x = adapters(3, 16, 64), randn(2, 9, 64, seed=1)
     shares = randn(*shape, seed=2).softmax(-1)
     wanted = x.clone()
@@ -132,7 +132,7 @@ def test_constant_shares_are_one_wide_adapter():
     assert difference(found, wanted) < 1e-13
 
 
-def test_operator_is_well_behaved(path):
+def test_operator_is_well_behaved(operators):
     folded = fold_fusion(on_device(fusion(2, 16, 64)), torch.float32)
     x = randn(2, 3, 64, seed=1).float().to(DEVICE)
     scores = folded.scores

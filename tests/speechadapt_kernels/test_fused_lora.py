@@ -26,7 +26,7 @@ def matrices(case, seed=0):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_values_and_gradients(path, dtype, case):
+def test_values_and_gradients(operators, dtype, case):
     batch, frames, dim, out, ranks, slots = case
     where = torch.tensor(slots, dtype=torch.int32)
     x = randn(batch, frames, dim, seed=20).to(dtype)

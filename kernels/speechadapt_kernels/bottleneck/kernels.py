@@ -209,7 +209,7 @@ def backward_kernel(
             at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
             dy = tl.load(gradient + at, mask=mask, other=0.0)
             b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
-            dz = tl.dot(dy, tl.trans(b), dz, input_precision="ieee")
+            dz = tl.dot(dy.to(b.dtype), tl.trans(b), dz, input_precision="ieee")
         if NORM:
             mean = first / DIM
             rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)
@@ -279,7 +279,7 @@ def outer_kernel(
         rows, mask = (start + frame)[:, None], (frame < count)[:, None]
         a = tl.load(left + rows * WIDTH + columns[None, :], mask=mask, other=0.0)
         b = tl.load(right + rows * DIM + k[None, :], mask=mask, other=0.0)
-        matrix = tl.dot(tl.trans(a), b, matrix, input_precision="ieee")
+        matrix = tl.dot(tl.trans(a), b.to(a.dtype), matrix, input_precision="ieee")
         if SUMS:
             sums += tl.sum(b.to(tl.float32), 0)
     each = tl.program_id(0) * BLOCK_DIM // (DIM // SLICES)

@@ -61,6 +61,11 @@ def fused_bottleneck(
     )
 
 
+def fits(source: Tensor, base: Tensor) -> bool:
+    """Whether the operator can take such tensors: its widths are multiples of 64."""
+    return source.dim() == base.dim() == 3 and not (source.shape[-1] % 64 or base.shape[-1] % 64)
+
+
 def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
     dim, each = weights.down.shape[-1], weights.up.shape[-1]
     if source.shape[-1] != dim or base.shape[-1] % each or source.shape[:-1] != base.shape[:-1]:
