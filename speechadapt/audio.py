@@ -92,6 +92,7 @@ def write_flac(path: str | Path, samples: np.ndarray) -> None:
 
     Raises:
         AudioError: The disk is full, or the folder cannot be written.
+        OutputError: It lies below a file, or is a folder.
     """
     try:
         with replacing(Path(path)) as temporary:

@@ -243,7 +243,7 @@ def test_train_refuses(home, tmp_path, extra, words):
         ("training: {stepz: 2}", ["stepz"]),
         ("trainin: {steps: 2}", ["trainin"]),
         ("training: [1", ["no YAML"]),
-        ("training: {learning_rate: fast}", ["wrong type"]),
+        ("training: {learning_rate: fast}", ["'fast', expected a number"]),
     ],
 )
 def test_yaml_is_checked(home, tmp_path, yaml, words):

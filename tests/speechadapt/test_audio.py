@@ -22,7 +22,7 @@ from speechadapt.audio import (
     resample_tensor,
     write_flac,
 )
-from speechadapt.errors import AudioError
+from speechadapt.errors import AudioError, OutputError
 
 
 def tone(rate=SAMPLE_RATE, seconds=1.0, hertz=440.0, amplitude=0.5):
@@ -212,7 +212,7 @@ def test_write_flac_is_exact_and_atomic(tmp_path):
 
 def test_write_flac_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(AudioError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a file, so nothing lies below it"):
         write_flac(tmp_path / "file" / "x.flac", np.zeros(10, np.float32))
 
 

@@ -103,7 +103,7 @@ def test_contract_of_every_family(model, waves, preset):
     assert all(same[:2]) == (preset == "head")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"mms"}))  # MMS's: test_mms.py
 @pytest.mark.parametrize("base", ["wav2vec2", "ast"])
 def test_every_family_is_stored_and_learns(base, name, waves, tmp_path):
     """Where layers end with their normalisation, and where positions are patches."""

@@ -32,7 +32,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     utterances = load_utterances(write_tones(folder))
     routes = dict(zip((u.id for u in utterances), ROUTES, strict=True))
-    for name, table in (("data", routes), ("words", dict.fromkeys(routes, "words"))):
+    for name, table in (("routed", routes), ("words", dict.fromkeys(routes, "words"))):
         lines = "".join(f"{key} {route}\n" for key, route in table.items())
         write_data_dir(folder / name, utterances, {"utt2route": lines})
     backbone = speechadapt.load(write_base(folder / "base", "ast")).backbone
@@ -49,7 +49,7 @@ def home(tmp_path_factory):
     return folder
 
 
-def run(home, *extra, data="data", names=("pitch", "place", "level")):
+def run(home, *extra, data="routed", names=("pitch", "place", "level")):
     adapters = [part for name in names for part in ("--adapter", home / name / "adapter")]
     arguments = ("--base", home / "base", *adapters, "--format", "json", *extra)
     return command("classify", home / data, *arguments)
