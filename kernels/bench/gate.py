@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from speechadapt_kernels.bottleneck import kernels as bottleneck
+from speechadapt_kernels.conformer import kernels as conformer
 from speechadapt_kernels.fusion import kernels as fusion
 from speechadapt_kernels.plan import Row, read_plan
 
@@ -36,6 +37,8 @@ KERNELS = {
     "bottleneck.outer": bottleneck.outer_kernel,
     "fusion.score": fusion.score_kernel,
     "fusion.mix": fusion.mix_kernel,
+    "conformer.glu": conformer.glu_kernel,
+    "conformer.conv": conformer.conv_kernel,
 }
 CONSTANTS = {
     "DIM": 1280,
@@ -48,6 +51,8 @@ CONSTANTS = {
     "SAME": True,
     "PACKED": False,
     "SCORES": True,
+    "KERNEL": 31,
+    "PAST": 32,
     "COUNT": 8,
     "ROOM": 8,
 }
@@ -58,6 +63,8 @@ TYPES = {
     **dict.fromkeys(("down_sum", "down_bias", "up_bias", "bias_out", "sum_out"), "*fp32"),
     **dict.fromkeys(("reading_bias", "direct", "constant", "value_bias"), "*fp32"),
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
+    **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
+    **dict.fromkeys(("inner_weight", "inner_bias"), "*fp32"),
 }
 STATES = "*bf16"
 WIDEST = 256  # bottleneck
@@ -97,8 +104,8 @@ def compiled(row: Row, arch: int) -> Any:
     wanted = CONSTANTS | {
         "WIDTH": width,
         "RANK": width,
+        "CHANNELS": width,
         "BLOCK_FRAMES": tiles.frames,
-        "BLOCK_ROWS": tiles.frames,
         "BLOCK_DIM": tiles.dim,
     }
     names = kernel.arg_names

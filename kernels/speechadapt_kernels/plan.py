@@ -22,6 +22,8 @@ KERNELS = (
     "bottleneck.outer",
     "fusion.score",
     "fusion.mix",
+    "conformer.glu",
+    "conformer.conv",
 )
 DEFAULT = "default"
 
@@ -54,6 +56,15 @@ class Tiles:
         for value in (self.frames, self.dim, self.warps):
             if value & (value - 1):
                 raise ValueError(f"{self}: {value} is no power of two")
+
+    def settings(self) -> dict[str, int]:
+        """What a kernel is launched with."""
+        return {
+            "BLOCK_FRAMES": self.frames,
+            "BLOCK_DIM": self.dim,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
 
 
 @dataclass(frozen=True)

@@ -153,8 +153,5 @@ def _settings(
         "WIDTH": width,
         "RANK": weights.rank,
         "PACKED": offsets is not None,
-        "BLOCK_FRAMES": tiles.frames,
-        "BLOCK_DIM": tiles.dim,
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
+        **tiles.settings(),
     }

@@ -31,21 +31,21 @@ def score_kernel(
     ACTIVATION: tl.constexpr,
     NORM: tl.constexpr,
     SCORES: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FRAMES: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     """The bottleneck of one adapter, and the score that its output would have."""
     n = tl.program_id(0)
-    row = tl.program_id(1).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(1).to(tl.int64) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
     inside = row < rows
     width = tl.arange(0, WIDTH)
-    hidden = tl.zeros([BLOCK_ROWS, WIDTH], tl.float32)
-    seen = tl.zeros([BLOCK_ROWS, WIDTH], tl.float32)
-    score = tl.zeros([BLOCK_ROWS], tl.float32)
+    hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
+    seen = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
+    score = tl.zeros([BLOCK_FRAMES], tl.float32)
     if NORM:
         pivot = tl.load(source + row * DIM, mask=inside, other=0.0).to(tl.float32)
-        first = tl.zeros([BLOCK_ROWS], tl.float32)
-        second = tl.zeros([BLOCK_ROWS], tl.float32)
+        first = tl.zeros([BLOCK_FRAMES], tl.float32)
+        second = tl.zeros([BLOCK_FRAMES], tl.float32)
     for k in range(0, DIM, BLOCK_DIM):
         column = k + tl.arange(0, BLOCK_DIM)
         x = tl.load(source + row[:, None] * DIM + column, mask=inside[:, None], other=0.0)
@@ -88,11 +88,11 @@ def mix_kernel(
     ROOM: tl.constexpr,  # COUNT up to a power of two
     WIDTH: tl.constexpr,
     SCORES: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
+    BLOCK_FRAMES: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     """``out = base + Σ share_n (V_n z_n + ν_n)`` for some rows and columns."""
-    row = tl.program_id(1).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(1).to(tl.int64) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
     inside = (row < rows)[:, None]
     column = tl.program_id(0) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     width = tl.arange(0, WIDTH)
@@ -109,7 +109,7 @@ def mix_kernel(
         shares = tl.load(score_in + of, mask=exists, other=0.0)
     if tl.program_id(0) == 0:
         tl.store(share_out + of, shares, mask=exists)
-    mixed = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
+    mixed = tl.zeros([BLOCK_FRAMES, BLOCK_DIM], tl.float32)
     for n in range(COUNT):
         share = tl.sum(tl.where((every == n)[None, :], shares, 0.0), 1)[:, None]
         at = row[:, None] * (COUNT * WIDTH) + (n * WIDTH + width)[None, :]

@@ -9,7 +9,7 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck.folded import EPSILON
 from speechadapt_kernels.fusion import kernels
 from speechadapt_kernels.fusion.folded import FoldedFusion
-from speechadapt_kernels.plan import Tiles, tiles_for
+from speechadapt_kernels.plan import tiles_for
 
 
 def forward(
@@ -50,7 +50,7 @@ def forward(
         ACTIVATION=activation,
         NORM=weights.down_sum is not None,
         **shared,
-        **_launched(tiles),
+        **tiles.settings(),
     )
     out = torch.empty_like(base)
     tiles = tiles_for("fusion.mix", source.device, width, rows, (dim,))
@@ -65,15 +65,6 @@ def forward(
         rows,
         ROOM=triton.next_power_of_2(count),
         **shared,
-        **_launched(tiles),
+        **tiles.settings(),
     )
     return out, made
-
-
-def _launched(tiles: Tiles) -> dict[str, int]:
-    return {
-        "BLOCK_ROWS": tiles.frames,
-        "BLOCK_DIM": tiles.dim,
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
-    }

@@ -1,0 +1,68 @@
+"""How the Triton kernels of the conformer adapter are launched."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck.folded import EPSILON
+from speechadapt_kernels.conformer import kernels
+from speechadapt_kernels.conformer.folded import FoldedConformer
+from speechadapt_kernels.plan import tiles_for
+
+
+def forward(
+    source: Tensor,
+    base: Tensor,
+    slots: Tensor,
+    weights: FoldedConformer,
+    scale: float,
+    state: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Two launches, with the gated values in a buffer between them."""
+    source, base = source.contiguous(), base.contiguous()
+    batch, frames, dim = source.shape
+    kernel, width = weights.conv.shape[1:]
+    seen = source.new_empty(batch, kernel - 1 + frames, width)
+    shared = {"DIM": dim, "WIDTH": width, "KERNEL": kernel}
+    tiles = tiles_for("conformer.glu", source.device, width, frames, (dim,))
+    kernels.glu_kernel[(triton.cdiv(frames, tiles.frames), batch)](
+        source,
+        seen,
+        state.contiguous(),
+        slots,
+        weights.value,
+        weights.gate,
+        weights.value_sum,
+        weights.gate_sum,
+        weights.value_bias,
+        weights.gate_bias,
+        frames,
+        EPSILON,
+        PAST=triton.next_power_of_2(max(kernel - 1, 1)),
+        **shared,
+        **tiles.settings(),
+    )
+    out = torch.empty_like(base)
+    tiles = tiles_for("conformer.conv", source.device, width, frames, (dim,))
+    kernels.conv_kernel[(triton.cdiv(frames, tiles.frames), batch)](
+        base,
+        out,
+        seen,
+        slots,
+        weights.conv,
+        weights.conv_bias,
+        weights.inner_weight,
+        weights.inner_bias,
+        weights.up,
+        weights.up_bias,
+        frames,
+        scale,
+        EPSILON,
+        CHANNELS=weights.channels,
+        NORM=weights.inner_weight is not None,
+        **shared,
+        **tiles.settings(),
+    )
+    return out, seen[:, frames:].clone()

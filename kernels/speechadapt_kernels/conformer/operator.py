@@ -1,0 +1,122 @@
+"""The conformer adapter as an operator of torch, for inference and streams."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechadapt_kernels.conformer import folded
+from speechadapt_kernels.conformer.folded import FoldedConformer
+from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.layout import check_layout
+
+
+def fused_conformer(
+    source: Tensor,
+    base: Tensor,
+    weights: FoldedConformer,
+    slots: Tensor,
+    scale: float = 1.0,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The adapter of its slot on each utterance, which goes on where ``state`` left it.
+
+    Args:
+        source: What the adapters read, ``[batch, frames, dim]``; dim is a multiple of 64.
+        base: What their output is added to, same shape.
+        weights: As :func:`~speechadapt_kernels.conformer.folded.fold_conformer` makes them.
+        slots: Adapter of each utterance, ``[batch]``, int32, -1 = none.
+        scale: Factor of the adapters' output.
+        state: What the call on the frames before gave back; None = there were none.
+
+    Returns:
+        Shape of ``base``, rows without an adapter bit for bit; and the state after the last frame,
+        ``[batch, kernel - 1, width]``, which is only of use where every frame is one of sound.
+
+    Raises:
+        ValueError: Shapes do not go together.
+    """
+    check_layout(source, slots, None)
+    dim, (_, kernel, width) = weights.up.shape[-1], weights.conv.shape
+    if source.shape != base.shape or source.shape[-1] != dim or dim % 64:
+        raise ValueError(
+            f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
+            "values, a multiple of 64"
+        )
+    wanted = (len(slots), kernel - 1, width)
+    if state is None:
+        state = source.new_zeros(wanted)
+    elif state.shape != wanted:
+        raise ValueError(f"a state of {list(state.shape)} is none of these: {list(wanted)}")
+    made: tuple[Tensor, Tensor] = _forward(
+        source,
+        base,
+        slots,
+        state,
+        weights.value,
+        weights.gate,
+        weights.value_sum,
+        weights.gate_sum,
+        weights.value_bias,
+        weights.gate_bias,
+        weights.conv,
+        weights.conv_bias,
+        weights.inner_weight,
+        weights.inner_bias,
+        weights.up,
+        weights.up_bias,
+        weights.channels,
+        scale,
+    )
+    return made
+
+
+@torch.library.custom_op("speechadapt::conformer", mutates_args=())
+def _forward(
+    source: Tensor,
+    base: Tensor,
+    slots: Tensor,
+    state: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    value_sum: Tensor,
+    gate_sum: Tensor,
+    value_bias: Tensor,
+    gate_bias: Tensor,
+    conv: Tensor,
+    conv_bias: Tensor,
+    inner_weight: Tensor | None,
+    inner_bias: Tensor | None,
+    up: Tensor,
+    up_bias: Tensor,
+    channels: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    weights = FoldedConformer(
+        value,
+        gate,
+        value_sum,
+        gate_sum,
+        value_bias,
+        gate_bias,
+        conv,
+        conv_bias,
+        inner_weight,
+        inner_bias,
+        up,
+        up_bias,
+        channels,
+    )
+    if uses_triton(source.device, source.dtype):
+        from speechadapt_kernels.conformer import launch
+
+        return launch.forward(source, base, slots, weights, scale, state)
+    return folded.forward(source, base, slots, weights, scale, state)
+
+
+@_forward.register_fake
+def _(
+    source: Tensor, base: Tensor, slots: Tensor, state: Tensor, *_args: object
+) -> tuple[Tensor, Tensor]:
+    kept = torch.contiguous_format
+    return torch.empty_like(base, memory_format=kept), torch.empty_like(state, memory_format=kept)
