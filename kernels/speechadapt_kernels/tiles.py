@@ -45,3 +45,17 @@ def span(offsets, utterance, frames, PACKED: tl.constexpr):
         start = utterance * frames
         count = frames.to(tl.int64)
     return start, count
+
+
+@triton.jit
+def add_moments(x, pivot, first, second):
+    """Row sums of ``x`` and of its square, about ``pivot``: a large mean would cancel in them."""
+    moved = x.to(tl.float32) - pivot[:, None]
+    return first + tl.sum(moved, 1), second + tl.sum(moved * moved, 1)
+
+
+@triton.jit
+def mean_and_rstd(first, second, pivot, epsilon, DIM: tl.constexpr):
+    """Of a LayerNorm, from what :func:`add_moments` summed over ``DIM`` columns."""
+    mean = first / DIM
+    return mean + pivot, tl.rsqrt(second / DIM - mean * mean + epsilon)

@@ -11,7 +11,7 @@ as of a fused projection): then each slice has rows of the bottleneck of its own
 import triton
 import triton.language as tl
 
-from speechadapt_kernels.tiles import activate, slope, span
+from speechadapt_kernels.tiles import activate, add_moments, mean_and_rstd, slope, span
 
 
 @triton.jit
@@ -102,7 +102,6 @@ def forward_kernel(
             width = slot * WIDTH + tl.arange(0, WIDTH)
             hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
             if NORM:
-                # Moments about the first value: a large mean would cancel in the squares.
                 pivot = tl.load(source + rows * DIM, mask=inside, other=0.0).to(tl.float32)
                 first = tl.zeros([BLOCK_FRAMES], tl.float32)
                 second = tl.zeros([BLOCK_FRAMES], tl.float32)
@@ -112,13 +111,9 @@ def forward_kernel(
                 a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
                 hidden = tl.dot(x, tl.trans(a), hidden, input_precision="ieee")
                 if NORM:
-                    moved = x.to(tl.float32) - pivot[:, None]
-                    first += tl.sum(moved, 1)
-                    second += tl.sum(moved * moved, 1)
+                    first, second = add_moments(x, pivot, first, second)
             if NORM:
-                mean = first / DIM
-                rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)
-                mean += pivot
+                mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
                 hidden -= mean[:, None] * tl.load(down_sum + width)[None, :]
                 hidden *= rstd[:, None]
             if BIAS:
@@ -202,18 +197,14 @@ def backward_kernel(
             a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
             product = tl.dot(x, tl.trans(a), product, input_precision="ieee")
             if NORM:
-                moved = x.to(tl.float32) - pivot[:, None]
-                first += tl.sum(moved, 1)
-                second += tl.sum(moved * moved, 1)
+                first, second = add_moments(x, pivot, first, second)
         for k in range(0, OUT, BLOCK_DIM):
             at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
             dy = tl.load(gradient + at, mask=mask, other=0.0)
             b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
             dz = tl.dot(dy.to(b.dtype), tl.trans(b), dz, input_precision="ieee")
         if NORM:
-            mean = first / DIM
-            rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)
-            mean += pivot
+            mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
             sums = tl.load(down_sum + width)[None, :]
             centred = rstd[:, None] * (product - mean[:, None] * sums)
         else:

@@ -8,6 +8,8 @@ chunks before, where the convolution finds all it sees side by side.
 import triton
 import triton.language as tl
 
+from speechadapt_kernels.tiles import add_moments, mean_and_rstd
+
 
 @triton.jit
 def glu_kernel(
@@ -59,15 +61,11 @@ def glu_kernel(
             at = (slot * WIDTH + columns[:, None]) * DIM + column
             values = tl.dot(x, tl.trans(tl.load(value + at)), values, input_precision="ieee")
             gates = tl.dot(x, tl.trans(tl.load(gate + at)), gates, input_precision="ieee")
-            moved = x.to(tl.float32) - pivot[:, None]
-            first += tl.sum(moved, 1)
-            second += tl.sum(moved * moved, 1)
-        mean = first / DIM
-        rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)[:, None]
-        mean = (mean + pivot)[:, None]
+            first, second = add_moments(x, pivot, first, second)
+        mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
         at = slot * WIDTH + columns
-        values = rstd * (values - mean * tl.load(value_sum + at)[None, :])
-        gates = rstd * (gates - mean * tl.load(gate_sum + at)[None, :])
+        values = rstd[:, None] * (values - mean[:, None] * tl.load(value_sum + at)[None, :])
+        gates = rstd[:, None] * (gates - mean[:, None] * tl.load(gate_sum + at)[None, :])
         values += tl.load(value_bias + at)[None, :]
         gates += tl.load(gate_bias + at)[None, :]
         made = values * tl.sigmoid(gates)

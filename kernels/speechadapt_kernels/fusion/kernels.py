@@ -8,7 +8,7 @@ first that read the same states run next to each other.
 import triton
 import triton.language as tl
 
-from speechadapt_kernels.tiles import activate
+from speechadapt_kernels.tiles import activate, add_moments, mean_and_rstd
 
 
 @triton.jit
@@ -51,18 +51,14 @@ def score_kernel(
         x = tl.load(source + row[:, None] * DIM + column, mask=inside[:, None], other=0.0)
         at = (n * WIDTH + width[:, None]) * DIM + column[None, :]
         hidden = tl.dot(x, tl.trans(tl.load(down + at)), hidden, input_precision="ieee")
-        wide = x.to(tl.float32)
         if SCORES:
             seen = tl.dot(x, tl.trans(tl.load(reading + at)), seen, input_precision="ieee")
-            score += tl.sum(wide * tl.load(direct + n * DIM + column)[None, :], 1)
+            score += tl.sum(x.to(tl.float32) * tl.load(direct + n * DIM + column)[None, :], 1)
         if NORM:
-            moved = wide - pivot[:, None]
-            first += tl.sum(moved, 1)
-            second += tl.sum(moved * moved, 1)
+            first, second = add_moments(x, pivot, first, second)
     if NORM:
-        mean = first / DIM
-        rstd = tl.rsqrt(second / DIM - mean * mean + epsilon)
-        hidden -= (mean + pivot)[:, None] * tl.load(down_sum + n * WIDTH + width)[None, :]
+        mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
+        hidden -= mean[:, None] * tl.load(down_sum + n * WIDTH + width)[None, :]
         hidden *= rstd[:, None]
     z = activate(hidden + tl.load(down_bias + n * WIDTH + width)[None, :], ACTIVATION)
     at = row[:, None] * (COUNT * WIDTH) + (n * WIDTH + width)[None, :]
