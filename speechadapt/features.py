@@ -15,11 +15,9 @@ from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from speechadapt.audio import SAMPLE_RATE
+from speechadapt_kernels.logmel import HOP, WINDOW, log_mel
 
-WINDOW = 400  # samples of one analysis window: 25 ms
-HOP = 160  # samples between frames: 10 ms
 FULL_FRAMES = 3000  # frames of Whisper's own 30 s window
-_SILENCE = -10.0  # log10 of the floor 1e-10: what a frame without any sound gives
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,6 @@ class LogMel:
     def __init__(self, mel_bins: int, device: torch.device | str = "cpu"):
         filters = mel_filters(sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=mel_bins)
         self.filters = torch.from_numpy(filters).to(device)
-        self.window = torch.hann_window(WINDOW, device=device)
 
     def __call__(self, waves: Sequence[np.ndarray], trailing_silence: float | None) -> Features:
         """Features of each wave followed by silence.
@@ -82,21 +79,10 @@ class LogMel:
         batch = torch.zeros(len(waves), samples)
         for row, wave in zip(batch, waves, strict=True):
             row[: len(wave)] = torch.from_numpy(wave)
-        spectrum = torch.stft(
-            batch.to(self.window.device), WINDOW, HOP, window=self.window, return_complex=True
-        )[..., :-1]
-        log_mel = (self.filters @ spectrum.abs().square()).clamp(min=1e-10).log10()
-
-        frames = max(lengths)
-        values = log_mel.new_full((len(waves), log_mel.shape[1], frames), _SILENCE)
-        computed = min(frames, log_mel.shape[2])
-        values[..., :computed] = log_mel[..., :computed]
-        device_lengths = torch.tensor(lengths, device=values.device)
-        beyond = torch.arange(frames, device=values.device) >= device_lengths[:, None, None]
-        values.masked_fill_(beyond, _SILENCE)
-        loudest = values.amax(dim=(1, 2), keepdim=True)
-        values = (torch.maximum(values, loudest - 8.0) + 4.0) / 4.0
-        return Features(values.masked_fill_(beyond, 0.0), device_lengths)
+        device = self.filters.device
+        device_lengths = torch.tensor(lengths, device=device)
+        values = log_mel(batch.to(device), device_lengths, self.filters, max(lengths))
+        return Features(values, device_lengths)
 
 
 class Waves:

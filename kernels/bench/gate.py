@@ -29,6 +29,9 @@ from triton.compiler import ASTSource
 from speechadapt_kernels.bottleneck import kernels as bottleneck
 from speechadapt_kernels.conformer import kernels as conformer
 from speechadapt_kernels.fusion import kernels as fusion
+from speechadapt_kernels.logmel import kernels as logmel
+from speechadapt_kernels.logmel import launch as logmel_launch
+from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.plan import Row, read_plan
 
 KERNELS = {
@@ -39,6 +42,7 @@ KERNELS = {
     "fusion.mix": fusion.mix_kernel,
     "conformer.glu": conformer.glu_kernel,
     "conformer.conv": conformer.conv_kernel,
+    "logmel.spectrum": logmel.spectrum_kernel,
 }
 CONSTANTS = {
     "DIM": 1280,
@@ -55,18 +59,27 @@ CONSTANTS = {
     "PAST": 32,
     "COUNT": 8,
     "ROOM": 8,
+    "HOP": HOP,
+    "DISTANCES": logmel_launch.DISTANCES,
+    "FREQUENCIES": logmel_launch.PADDED_FREQUENCIES,
+    "BINS": 128,
+    "BLOCK_BINS": 128,
+    "BLOCK_DISTANCES": logmel_launch.BLOCK_DISTANCES,
 }
 TYPES = {
     **dict.fromkeys(("slots", "offsets"), "*i32"),
-    **dict.fromkeys(("frames", "rows"), "i32"),
-    **dict.fromkeys(("scale", "epsilon"), "fp32"),
+    **dict.fromkeys(("frames", "rows", "samples"), "i32"),
+    **dict.fromkeys(("scale", "epsilon", "floor"), "fp32"),
     **dict.fromkeys(("down_sum", "down_bias", "up_bias", "bias_out", "sum_out"), "*fp32"),
     **dict.fromkeys(("reading_bias", "direct", "constant", "value_bias"), "*fp32"),
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
     **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
     **dict.fromkeys(("inner_weight", "inner_bias"), "*fp32"),
+    **dict.fromkeys(("waves", "cosines", "sines", "filters", "loudest_out"), "*fp32"),
+    "lengths": "*i64",
 }
 STATES = "*bf16"
+IN_FLOAT32 = ("bottleneck.outer", "logmel.spectrum")  # what they write
 WIDEST = 256  # bottleneck
 
 
@@ -109,7 +122,7 @@ def compiled(row: Row, arch: int) -> Any:
         "BLOCK_DIM": tiles.dim,
     }
     names = kernel.arg_names
-    types = TYPES | ({"out": "*fp32"} if row.kernel == "bottleneck.outer" else {})
+    types = TYPES | ({"out": "*fp32"} if row.kernel in IN_FLOAT32 else {})
     signature = {n: "constexpr" if n in wanted else types.get(n, STATES) for n in names}
     # Tensors of torch begin at multiples of 16 bytes.
     aligned = {

@@ -24,6 +24,7 @@ KERNELS = (
     "fusion.mix",
     "conformer.glu",
     "conformer.conv",
+    "logmel.spectrum",
 )
 DEFAULT = "default"
 
@@ -34,7 +35,8 @@ class Tiles:
 
     Attributes:
         frames: Of a tile.
-        dim: Columns of the states that are read at once; halved where it does not divide them.
+        dim: Columns of the states (frequencies of a spectrum) that are read at once; halved where
+            it does not divide them.
         warps: Of a program.
         stages: Loads in flight.
     """
@@ -49,9 +51,9 @@ class Tiles:
             value = getattr(self, field.name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{field.name} is {value!r}, expected 1 or more")
-        if self.frames < 16 or self.dim < 64 or self.warps > 16:
+        if self.frames < 16 or self.dim < 32 or self.warps > 16:
             raise ValueError(
-                f"{self}: a tile is 16 frames and 64 columns at least, 16 warps at most"
+                f"{self}: a tile is 16 frames and 32 columns at least, 16 warps at most"
             )
         for value in (self.frames, self.dim, self.warps):
             if value & (value - 1):
