@@ -4,10 +4,7 @@ Matrices become codes; vectors (biases, normalisations) stay as they are, for th
 are widened again when they are loaded. What an adapter computes with while it is trained to be
 stored so (:func:`rounded`) is, to the last bit, what loading gives.
 
-- 8 bits: each row has its own scale, its largest weight over 127.
-- 1 bit (Jie et al. 2023, *Revisiting the Parameter Efficiency of Adapters from the Perspective of
-  Precision Redundancy*): a weight is one of two values, the tensor's mean plus or minus
-  ``sqrt(2 / pi)`` standard deviations, which loses the least squares of a normal distribution.
+How they become codes is :mod:`speechadapt_kernels.lowbit.codes`.
 """
 
 from __future__ import annotations
@@ -22,10 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from speechadapt.errors import AdapterError
+from speechadapt_kernels.lowbit.codes import BITS, from_codes, scale_count, to_codes
 
-BITS = (8, 1)
+__all__ = ["BITS", "pack", "rounded", "unpack"]
+
 _CODES, _SCALE = ":codes", ":scale"
-_LEVEL = math.sqrt(2 / math.pi)
 
 
 def pack(tensors: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
@@ -40,7 +38,7 @@ def pack(tensors: Mapping[str, Tensor], bits: int) -> dict[str, Tensor]:
         if tensor.dim() < 2:
             stored[name] = tensor
             continue
-        codes, scale = _to_codes(tensor, bits)
+        codes, scale = to_codes(tensor.flatten(1), bits)
         if bits == 1:
             codes = torch.from_numpy(np.packbits(codes.cpu().numpy(), axis=1))
         stored[name + _CODES], stored[name + _SCALE] = codes.cpu(), scale.cpu()
@@ -68,7 +66,8 @@ def unpack(
         if codes is None or scale is None or name not in shapes:
             raise AdapterError(f"{name}: codes or scales are missing, or it is not of this adapter")
         rows, columns = shapes[name][0], math.prod(shapes[name][1:])
-        width, scales = (columns, [rows]) if bits == 8 else (-(-columns // 8), [2])
+        width = columns if bits == 8 else -(-columns // 8)
+        scales = [scale_count((rows, columns), bits)]
         kind = torch.int8 if bits == 8 else torch.uint8
         if codes.dtype != kind or list(codes.shape) != [rows, width] or list(scale.shape) != scales:
             raise AdapterError(
@@ -77,7 +76,7 @@ def unpack(
             )
         if bits == 1:
             codes = torch.from_numpy(np.unpackbits(codes.numpy(), axis=1, count=columns))
-        tensors[name] = _from_codes(codes, scale.float(), bits).view(shapes[name])
+        tensors[name] = from_codes(codes, scale.float(), bits).view(shapes[name])
         if not torch.isfinite(tensors[name]).all():
             raise AdapterError(f"{name}: its scales are too large for float32")
     return tensors
@@ -103,31 +102,10 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, bits: int) -> Tensor:
-        return _from_codes(*_to_codes(tensor, bits), bits).view(tensor.shape).to(tensor.dtype)
+        made = from_codes(*to_codes(tensor.flatten(1), bits), bits)
+        return made.view(tensor.shape).to(tensor.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
-
-
-def _to_codes(tensor: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes ``[rows, columns]`` (int8, or bool for 1 bit) and scales, on the tensor's device.
-
-    Means of the same numbers differ between devices, so all of it is computed where they are.
-    """
-    matrix = tensor.detach().float().flatten(1)
-    if bits == 8:
-        scale = matrix.abs().amax(1) / 127
-        codes = (matrix / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
-        return codes.to(torch.int8), scale
-    mean, deviation = matrix.mean(), matrix.std(correction=0)
-    return matrix >= mean, torch.stack((mean, deviation))
-
-
-def _from_codes(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The inverse of :func:`_to_codes`, ``[rows, columns]`` float32."""
-    if bits == 8:
-        return codes.float() * scale[:, None]
-    mean, deviation = scale
-    return mean + deviation * _LEVEL * (2.0 * codes.float() - 1.0)

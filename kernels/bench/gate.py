@@ -32,6 +32,7 @@ from speechadapt_kernels.fusion import kernels as fusion
 from speechadapt_kernels.logmel import kernels as logmel
 from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
+from speechadapt_kernels.lowbit import kernels as lowbit
 from speechadapt_kernels.plan import Row, read_plan
 
 KERNELS = {
@@ -43,7 +44,10 @@ KERNELS = {
     "conformer.glu": conformer.glu_kernel,
     "conformer.conv": conformer.conv_kernel,
     "logmel.spectrum": logmel.spectrum_kernel,
+    "lowbit.forward": lowbit.forward_kernel,
 }
+# Kernels that are compiled in more than one way for a row.
+VARIANTS = {"lowbit.forward": ({"BITS": 8, "RAISED": 128}, {"BITS": 1, "RAISED": 1})}
 CONSTANTS = {
     "DIM": 1280,
     "OUT": 1280,
@@ -75,6 +79,7 @@ TYPES = {
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
     **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
     **dict.fromkeys(("inner_weight", "inner_bias"), "*fp32"),
+    **dict.fromkeys(("down_scale", "down_offset", "up_scale", "up_offset", "norm_weight"), "*fp32"),
     **dict.fromkeys(("waves", "cosines", "sines", "filters", "loudest_out"), "*fp32"),
     "lengths": "*i64",
 }
@@ -96,33 +101,45 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
     rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
-    wanted = [(row, arch) for arch in args.arch for row in rows]
+    wanted = [
+        (row, arch, variant)
+        for arch in args.arch
+        for row in rows
+        for variant in VARIANTS.get(row.kernel, ({},))
+    ]
     with ProcessPoolExecutor(args.jobs) as pool:
-        for (row, arch), used in zip(
+        for (row, arch, variant), used in zip(
             wanted, pool.map(usage, *zip(*wanted, strict=True)), strict=True
         ):
             fault = fault_of(row, arch, used)
             good &= fault is None
             tiles = row.tiles
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
-            cells = [arch, row.kernel, row.width or WIDEST, row.frames or "any", tile]
+            name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
+            cells = [arch, name, row.width or WIDEST, row.frames or "any", tile]
             cells += [used["REG"], used["STACK"], used["spills"], used["tensor"], fault or ""]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return 0 if good else 1
 
 
-def compiled(row: Row, arch: int) -> Any:
+def compiled(row: Row, arch: int, variant: dict[str, int]) -> Any:
     """The kernel of a row, compiled for an architecture (90 = sm_90)."""
     kernel, tiles, width = KERNELS[row.kernel], row.tiles, row.width or WIDEST
-    wanted = CONSTANTS | {
-        "WIDTH": width,
-        "RANK": width,
-        "CHANNELS": width,
-        "BLOCK_FRAMES": tiles.frames,
-        "BLOCK_DIM": tiles.dim,
-    }
+    wanted = (
+        CONSTANTS
+        | variant
+        | {
+            "WIDTH": width,
+            "RANK": width,
+            "CHANNELS": width,
+            "BLOCK_FRAMES": tiles.frames,
+            "BLOCK_DIM": tiles.dim,
+        }
+    )
     names = kernel.arg_names
     types = TYPES | ({"out": "*fp32"} if row.kernel in IN_FLOAT32 else {})
+    if "BITS" in variant:
+        types |= dict.fromkeys(("down", "up"), "*i8" if variant["BITS"] == 8 else "*u8")
     signature = {n: "constexpr" if n in wanted else types.get(n, STATES) for n in names}
     # Tensors of torch begin at multiples of 16 bytes.
     aligned = {
@@ -136,9 +153,9 @@ def compiled(row: Row, arch: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def usage(row: Row, arch: int) -> dict[str, int]:
+def usage(row: Row, arch: int, variant: dict[str, int]) -> dict[str, int]:
     """Registers, stack, instructions that spill, instructions of tensor cores."""
-    kernel = compiled(row, arch)
+    kernel = compiled(row, arch, variant)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])

@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from speechadapt_kernels.plan import measured
+from speechadapt_kernels.plan import measured, plan_name
 
 VARIABLE = "SPEECHADAPT_KERNELS"
 CHOICES = ("auto", "triton", "torch")
@@ -44,6 +44,26 @@ def uses_triton(device: torch.device, dtype: torch.dtype) -> bool:
     if wanted == "auto":
         return obstacle is None and device.type == "cuda" and measured(device)
     return wanted == "triton" and obstacle is None
+
+
+def explain(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """The path operators take on such a tensor, ``triton`` or ``torch``, and why, in words.
+
+    Raises:
+        ValueError: As :func:`uses_triton`.
+    """
+    wanted, obstacle = choice(), why_not(device, dtype)
+    plan = f"plan {plan_name(device)}"
+    if uses_triton(device, dtype):
+        asked = f"{VARIABLE}=triton, {plan}" if wanted == "triton" else plan
+        return "triton", asked if device.type == "cuda" else f"{asked}, interpreted"
+    if wanted == "torch":
+        return "torch", f"{VARIABLE}=torch"
+    if obstacle or device.type != "cuda":
+        return "torch", obstacle or "Triton's interpreter is for tests"
+    return "torch", (
+        f"the kernels have not been checked on such a GPU; {VARIABLE}=triton takes them"
+    )
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:

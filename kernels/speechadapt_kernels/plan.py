@@ -25,6 +25,7 @@ KERNELS = (
     "conformer.glu",
     "conformer.conv",
     "logmel.spectrum",
+    "lowbit.forward",
 )
 DEFAULT = "default"
 
@@ -147,7 +148,12 @@ def tiles_for(
 
 def measured(device: torch.device) -> bool:
     """Whether the kernels were checked and measured on such a GPU: it has a table of its own."""
-    return _plan_file(_architecture(device)) != DEFAULT
+    return plan_name(device) != DEFAULT
+
+
+def plan_name(device: torch.device) -> str:
+    """Of the table that holds there."""
+    return _plan_file(_architecture(device))
 
 
 @cache

@@ -59,3 +59,16 @@ def mean_and_rstd(first, second, pivot, epsilon, DIM: tl.constexpr):
     """Of a LayerNorm, from what :func:`add_moments` summed over ``DIM`` columns."""
     mean = first / DIM
     return mean + pivot, tl.rsqrt(second / DIM - mean * mean + epsilon)
+
+
+@triton.jit
+def states(rows, k, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Addresses of ``BLOCK_DIM`` columns from ``k`` of some rows."""
+    return rows[:, None] * DIM + (k + tl.arange(0, BLOCK_DIM))[None, :], inside[:, None]
+
+
+@triton.jit
+def matrix(slot, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Addresses of ``BLOCK_DIM`` columns from ``k`` of a slot's matrix ``[WIDTH, DIM]``."""
+    width = tl.arange(0, WIDTH)[:, None]
+    return (slot * WIDTH + width) * DIM + (k + tl.arange(0, BLOCK_DIM))[None, :]

@@ -16,6 +16,7 @@ COMMANDS = {
     "transcribe": "recordings to text, subtitles or JSON",
     "classify": "recordings to labels, or to a value",
     "adapters": "what is done with trained adapters: list, average, export, merge, …",
+    "doctor": "what this machine has, and which path each operator takes on it",
 }
 _MODULES = {"finetune": "train"}  # others are called as their command
 

@@ -1,6 +1,10 @@
 """What tests of operators share: devices, types, and how far apart two results are."""
 
+from dataclasses import fields, replace
+
 import torch
+
+from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # ‖result - reference‖ / ‖reference‖ with a reference in float64 on the same rounded inputs.
@@ -22,3 +26,32 @@ def randn(*shape, seed, dtype=torch.float64):
     """Normal numbers, the same everywhere."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+def adapters(count, width, dim, norm=True, seed=0, dtype=torch.float64):
+    """Stacked bottlenecks with random weights."""
+
+    def made(*shape, seed):
+        return randn(*shape, seed=seed).to(dtype)
+
+    return BottleneckWeights(
+        down=made(count, width, dim, seed=seed) / dim**0.5,
+        down_bias=made(count, width, seed=seed + 1),
+        up=made(count, dim, width, seed=seed + 2) / width**0.5,
+        up_bias=made(count, dim, seed=seed + 3),
+        norm_weight=1 + 0.1 * made(count, dim, seed=seed + 4) if norm else None,
+        norm_bias=0.1 * made(count, dim, seed=seed + 5) if norm else None,
+    )
+
+
+def each(weights, change):
+    """The same weights with ``change`` applied to every tensor."""
+    values = {f.name: getattr(weights, f.name) for f in fields(weights)}
+    return replace(
+        weights, **{name: change(value) for name, value in values.items() if value is not None}
+    )
+
+
+def states(*shape, seed, mean=0.0):
+    """Random hidden states around a mean."""
+    return randn(*shape, seed=seed) + mean

@@ -4,44 +4,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from operating import DEVICE, DTYPES, MOST, difference, randn
+from operating import DEVICE, DTYPES, MOST, adapters, difference, each, randn, states
 
 from speechadapt_kernels.bottleneck.folded import fold
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
-from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-
-
-def adapters(count, width, dim, norm=True, seed=0, dtype=torch.float64):
-    def made(*shape, seed):
-        return randn(*shape, seed=seed).to(dtype)
-
-    return BottleneckWeights(
-        down=made(count, width, dim, seed=seed) / dim**0.5,
-        down_bias=made(count, width, seed=seed + 1),
-        up=made(count, dim, width, seed=seed + 2) / width**0.5,
-        up_bias=made(count, dim, seed=seed + 3),
-        norm_weight=1 + 0.1 * made(count, dim, seed=seed + 4) if norm else None,
-        norm_bias=0.1 * made(count, dim, seed=seed + 5) if norm else None,
-    )
-
-
-def each(weights, change):
-    """The same weights with ``change`` applied to every tensor."""
-    values = {f.name: getattr(weights, f.name) for f in fields(weights)}
-    return replace(
-        weights, **{name: change(value) for name, value in values.items() if value is not None}
-    )
-
-
-def rounded(weights, dtype):
-    """In float64, what ``fold`` makes of them may be off by rounding alone."""
-    return each(weights, lambda t: t.to(dtype).double())
-
-
-def states(*shape, seed, mean=0.0):
-    return randn(*shape, seed=seed) + mean
-
 
 CASES = [
     # batch, frames, dim, width, slots, norm, activation

@@ -11,20 +11,15 @@ as of a fused projection): then each slice has rows of the bottleneck of its own
 import triton
 import triton.language as tl
 
-from speechadapt_kernels.tiles import activate, add_moments, mean_and_rstd, slope, span
-
-
-@triton.jit
-def _states(rows, k, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Addresses of ``BLOCK_DIM`` columns from ``k`` of some rows."""
-    return rows[:, None] * DIM + (k + tl.arange(0, BLOCK_DIM))[None, :], inside[:, None]
-
-
-@triton.jit
-def _matrix(slot, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Addresses of ``BLOCK_DIM`` columns from ``k`` of a slot's matrix ``[WIDTH, DIM]``."""
-    width = tl.arange(0, WIDTH)[:, None]
-    return (slot * WIDTH + width) * DIM + (k + tl.arange(0, BLOCK_DIM))[None, :]
+from speechadapt_kernels.tiles import (
+    activate,
+    add_moments,
+    matrix,
+    mean_and_rstd,
+    slope,
+    span,
+    states,
+)
 
 
 @triton.jit
@@ -49,11 +44,11 @@ def _up(
     Zero in the rows that other slices read; they are not stored: it is ``[WIDTH, OUT / SLICES]``.
     """
     if SLICES == 1:
-        b = tl.load(up + _matrix(slot, k, OUT, WIDTH, BLOCK_DIM))
+        b = tl.load(up + matrix(slot, k, OUT, WIDTH, BLOCK_DIM))
     else:
         each = k // (OUT // SLICES)
         mine = _reads(tl.arange(0, WIDTH), each, SLICES, RANK)
-        at = _matrix(slot, k - each * (OUT // SLICES), OUT // SLICES, WIDTH, BLOCK_DIM)
+        at = matrix(slot, k - each * (OUT // SLICES), OUT // SLICES, WIDTH, BLOCK_DIM)
         b = tl.load(up + at, mask=mine[:, None], other=0.0)
     return b
 
@@ -96,7 +91,7 @@ def forward_kernel(
     if tl.program_id(0) * BLOCK_FRAMES < count:
         if slot < 0:
             for k in range(0, OUT, BLOCK_DIM):
-                at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
+                at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
                 tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
@@ -106,9 +101,9 @@ def forward_kernel(
                 first = tl.zeros([BLOCK_FRAMES], tl.float32)
                 second = tl.zeros([BLOCK_FRAMES], tl.float32)
             for k in range(0, DIM, BLOCK_DIM):
-                at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
+                at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
                 x = tl.load(source + at, mask=mask, other=0.0)
-                a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
+                a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
                 hidden = tl.dot(x, tl.trans(a), hidden, input_precision="ieee")
                 if NORM:
                     first, second = add_moments(x, pivot, first, second)
@@ -120,7 +115,7 @@ def forward_kernel(
                 hidden += tl.load(down_bias + width)[None, :]
             z = activate(hidden, ACTIVATION).to(up.dtype.element_ty)
             for k in range(0, OUT, BLOCK_DIM):
-                at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
+                at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
                 b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
                 delta = tl.dot(z, b, input_precision="ieee")
                 if BIAS:
@@ -178,7 +173,7 @@ def backward_kernel(
         if NORM:
             tl.store(sum_out + part, tl.zeros([WIDTH], tl.float32))
         for k in range(0, DIM, BLOCK_DIM):
-            at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
+            at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
             if SAME:
                 tl.store(below + at, tl.load(gradient + at, mask=mask), mask=mask)
             else:
@@ -192,14 +187,14 @@ def backward_kernel(
             first = tl.zeros([BLOCK_FRAMES], tl.float32)
             second = tl.zeros([BLOCK_FRAMES], tl.float32)
         for k in range(0, DIM, BLOCK_DIM):
-            at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
+            at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
             x = tl.load(source + at, mask=mask, other=0.0)
-            a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
+            a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
             product = tl.dot(x, tl.trans(a), product, input_precision="ieee")
             if NORM:
                 first, second = add_moments(x, pivot, first, second)
         for k in range(0, OUT, BLOCK_DIM):
-            at, mask = _states(rows, k, inside, OUT, BLOCK_DIM)
+            at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
             dy = tl.load(gradient + at, mask=mask, other=0.0)
             b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
             dz = tl.dot(dy.to(b.dtype), tl.trans(b), dz, input_precision="ieee")
@@ -227,8 +222,8 @@ def backward_kernel(
         tl.store(z_out + narrow, z.to(kind), mask=inside[:, None])
         tl.store(scaled_out + narrow, scaled.to(kind), mask=inside[:, None])
         for k in range(0, DIM, BLOCK_DIM):
-            at, mask = _states(rows, k, inside, DIM, BLOCK_DIM)
-            a = tl.load(down + _matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
+            at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
+            a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
             dx = tl.dot(scaled.to(a.dtype), a, input_precision="ieee")
             if NORM:
                 x = tl.load(source + at, mask=mask, other=0.0).to(tl.float32)
@@ -263,19 +258,19 @@ def outer_kernel(
         count = count * 0
     k = tl.program_id(0) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     columns = tl.arange(0, WIDTH)
-    matrix = tl.zeros([WIDTH, BLOCK_DIM], tl.float32)
+    product = tl.zeros([WIDTH, BLOCK_DIM], tl.float32)
     sums = tl.zeros([BLOCK_DIM], tl.float32)
     for t in range(0, count, BLOCK_FRAMES):
         frame = t + tl.arange(0, BLOCK_FRAMES)
         rows, mask = (start + frame)[:, None], (frame < count)[:, None]
         a = tl.load(left + rows * WIDTH + columns[None, :], mask=mask, other=0.0)
         b = tl.load(right + rows * DIM + k[None, :], mask=mask, other=0.0)
-        matrix = tl.dot(tl.trans(a), b.to(a.dtype), matrix, input_precision="ieee")
+        product = tl.dot(tl.trans(a), b.to(a.dtype), product, input_precision="ieee")
         if SUMS:
             sums += tl.sum(b.to(tl.float32), 0)
     each = tl.program_id(0) * BLOCK_DIM // (DIM // SLICES)
     mine = _reads(columns, each, SLICES, RANK)
     at = (utterance * WIDTH + columns[:, None]) * (DIM // SLICES) + k[None, :] % (DIM // SLICES)
-    tl.store(out + at, matrix, mask=mine[:, None])
+    tl.store(out + at, product, mask=mine[:, None])
     if SUMS:
         tl.store(sum_out + utterance * DIM + k, sums)

@@ -1,0 +1,135 @@
+"""What the operator reads: codes with the bottleneck's axis first, scales along that axis.
+
+A LayerNorm cannot be folded into codes, so the kernel scales each state before the product, around
+a value of the same row: the product with the row's mean, which is subtracted again, then is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, fold, padded_width
+from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
+from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
+
+
+@dataclass(frozen=True)
+class LowBitMatrix:
+    """A projection of each slot, the axis of the bottleneck first: ``scale * code + offset``.
+
+    Attributes:
+        codes: int8 ``[slots, width, dim]``; or 8 signs of 1 bit each in a byte, uint8
+            ``[slots, width, dim / 8]``, the first in the lowest bit (1 = +1, 0 = -1).
+        scale: ``[slots, width]`` float32.
+        offset: ``[slots, width]`` float32; zeros with 8 bits.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    offset: Tensor
+
+    def widened(self) -> Tensor:
+        """As floats, ``[slots, width, dim]``."""
+        signs = self.codes
+        if signs.dtype == torch.uint8:
+            each = torch.arange(8, dtype=torch.uint8, device=signs.device)
+            signs = ((signs[..., None] >> each) & 1).flatten(2).float() * 2 - 1
+        return signs.float() * self.scale[..., None] + self.offset[..., None]
+
+
+@dataclass(frozen=True)
+class FoldedLowBit:
+    """Weights of the adapters in their slots, as the operator reads them; vectors in float32.
+
+    Attributes:
+        down: The down projection.
+        down_sum: Sum of each row of ``down`` times ``norm_weight``, ``[slots, width]``; None = no
+            LayerNorm.
+        down_bias: ``[slots, width]``, with what the LayerNorm's bias gives.
+        norm_weight: ``[slots, dim]``; None = no LayerNorm.
+        up: The up projection, transposed.
+        up_bias: ``[slots, dim]``.
+    """
+
+    down: LowBitMatrix
+    down_sum: Tensor | None
+    down_bias: Tensor
+    norm_weight: Tensor | None
+    up: LowBitMatrix
+    up_bias: Tensor
+
+
+def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
+    """Code the matrices of stacked adapters and make what the operator reads.
+
+    Args:
+        weights: Stacked, in float32.
+        bits: 8 or 1.
+
+    Raises:
+        ValueError: A bottleneck is not narrower than the states, or those are no multiple of 64.
+    """
+    width, dim = weights.down.shape[1:]
+    if width >= dim or dim % 64:
+        raise ValueError(
+            f"a bottleneck of {width} in {dim} values: expected a narrower one in a multiple of 64"
+        )
+    down = _coded(weights.down, bits)
+    up = _coded(weights.up, bits)
+    down_bias, down_sum = weights.down_bias.float(), None
+    room = padded_width(width) - width
+    if weights.norm_weight is not None and weights.norm_bias is not None:
+        wide = down.widened()[:, :width]
+        down_bias = down_bias + (wide @ weights.norm_bias.float()[..., None]).squeeze(-1)
+        down_sum = F.pad((wide @ weights.norm_weight.float()[..., None]).squeeze(-1), (0, room))
+    norm = None if weights.norm_weight is None else weights.norm_weight.float().contiguous()
+    return FoldedLowBit(
+        down, down_sum, F.pad(down_bias, (0, room)), norm, up, weights.up_bias.float()
+    )
+
+
+def widened(weights: FoldedLowBit, dtype: torch.dtype) -> FoldedBottleneck:
+    """The same adapters for the operator on floats."""
+    count, dim = weights.up_bias.shape
+    plain = fold(
+        BottleneckWeights(
+            weights.down.widened(),
+            weights.down_bias,
+            weights.up.widened().mT,
+            weights.up_bias,
+            weights.norm_weight,
+            None if weights.norm_weight is None else weights.up_bias.new_zeros(count, dim),
+        ),
+        dtype,
+    )
+    return plain
+
+
+def _coded(matrices: Tensor, bits: int) -> LowBitMatrix:
+    """Of ``[slots, ...]``, whichever of the other two axes is the bottleneck's."""
+    turned, scales, offsets = [], [], []
+    for matrix in matrices:
+        codes, scale = to_codes(matrix, bits)
+        codes = codes if codes.shape[0] < codes.shape[1] else codes.mT
+        width = len(codes)
+        room = padded_width(width) - width
+        if bits == 1:
+            mean, deviation = scale
+            codes = _packed(codes)
+            offsets.append(F.pad(mean.expand(width), (0, room)))
+            scale = (deviation * LEVEL).expand(width)
+        else:
+            offsets.append(scale.new_zeros(width + room))
+        turned.append(F.pad(codes, (0, 0, 0, room)))
+        scales.append(F.pad(scale, (0, room)))
+    return LowBitMatrix(torch.stack(turned).contiguous(), torch.stack(scales), torch.stack(offsets))
+
+
+def _packed(signs: Tensor) -> Tensor:
+    """Eight of ``[rows, columns]`` (bool) in a byte, uint8 ``[rows, columns / 8]``."""
+    each = torch.arange(8, dtype=torch.uint8, device=signs.device)
+    return (signs.view(len(signs), -1, 8).to(torch.uint8) << each).sum(-1).to(torch.uint8)

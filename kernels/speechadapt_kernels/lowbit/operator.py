@@ -1,0 +1,111 @@
+"""The bottleneck in few bits as an operator of torch, for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck import folded
+from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.layout import check_layout
+from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
+
+
+def fused_lowbit(
+    source: Tensor,
+    weights: FoldedLowBit,
+    slots: Tensor,
+    activation: str,
+    scale: float = 1.0,
+    base: Tensor | None = None,
+    offsets: Tensor | None = None,
+    longest: int = 0,
+) -> Tensor:
+    """``base + scale * up(act(down(norm(source))))``, each utterance with the adapter of its slot.
+
+    Args:
+        source: What the adapters read, ``[batch, frames, dim]`` or packed ``[frames, dim]``.
+        weights: As :func:`~speechadapt_kernels.lowbit.folded.fold_lowbit` makes them.
+        slots: Adapter of each utterance, ``[batch]``, int32, -1 = none.
+        activation: ``gelu``, ``relu``, ``silu`` or ``identity``.
+        scale: Factor of the adapters' output.
+        base: What it is added to, shape of the source; None = the source.
+        offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
+        longest: Frames of the longest utterance of a packed batch.
+
+    Returns:
+        Shape of the source; rows without an adapter are the base's, bit for bit. There is no
+        backward: adapters are trained with rounded floats.
+
+    Raises:
+        ValueError: Shapes do not go together.
+    """
+    check_layout(source, slots, offsets)
+    dim = weights.up_bias.shape[-1]
+    if source.shape[-1] != dim or (base is not None and base.shape != source.shape):
+        raise ValueError(
+            f"source {list(source.shape)} and base "
+            f"{list((source if base is None else base).shape)} do not fit adapters of {dim} values"
+        )
+    down, up = weights.down, weights.up
+    return _forward(
+        source,
+        base,
+        slots,
+        down.codes,
+        down.scale,
+        down.offset,
+        weights.down_sum,
+        weights.down_bias,
+        weights.norm_weight,
+        up.codes,
+        up.scale,
+        up.offset,
+        weights.up_bias,
+        activation,
+        scale,
+        offsets,
+        longest,
+    )
+
+
+@torch.library.custom_op("speechadapt::lowbit_bottleneck", mutates_args=())
+def _forward(
+    source: Tensor,
+    base: Tensor | None,
+    slots: Tensor,
+    down: Tensor,
+    down_scale: Tensor,
+    down_offset: Tensor,
+    down_sum: Tensor | None,
+    down_bias: Tensor,
+    norm_weight: Tensor | None,
+    up: Tensor,
+    up_scale: Tensor,
+    up_offset: Tensor,
+    up_bias: Tensor,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> Tensor:
+    weights = FoldedLowBit(
+        LowBitMatrix(down, down_scale, down_offset),
+        down_sum,
+        down_bias,
+        norm_weight,
+        LowBitMatrix(up, up_scale, up_offset),
+        up_bias,
+    )
+    if uses_triton(source.device, source.dtype):
+        from speechadapt_kernels.lowbit import launch
+
+        return launch.forward(source, base, slots, weights, activation, scale, offsets, longest)
+    origin = source if base is None else base
+    wide = widened(weights, torch.promote_types(source.dtype, torch.float32))
+    return folded.forward(source, origin, slots, wide, activation, scale, offsets)
+
+
+@_forward.register_fake
+def _(source: Tensor, *_args: object) -> Tensor:
+    return torch.empty_like(source, memory_format=torch.contiguous_format)
