@@ -78,7 +78,7 @@ def _described(device: torch.device) -> str:
 
 def _paths(device: torch.device) -> list[str]:
     """A line for each operator and path it takes there."""
-    lines = []
+    lines: list[str] = []
     for operator in OPERATORS:
         taken: dict[tuple[str, str], list[str]] = {}
         for dtype in operator.dtypes:

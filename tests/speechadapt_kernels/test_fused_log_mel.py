@@ -45,11 +45,11 @@ def test_equal_to_the_definition(operators, samples, lengths, bins, frames):
 
 
 def test_silence_and_one_tone(operators):
-    time = np.arange(4000) / 16_000
+    time = np.arange(1920) / 16_000
     x = torch.from_numpy(np.stack([0 * time, 0.5 * np.sin(2 * np.pi * 1000 * time)])).float()
-    silent, tone = run(x, [25, 25], 80, 25).cpu()
+    silent, tone = run(x, [12, 12], 80, 12).cpu()
     assert torch.equal(silent, torch.full_like(silent, -1.5))
-    wanted = naive_log_mel(x[1:], torch.tensor([25]), filters(), 25)
+    wanted = naive_log_mel(x[1:], torch.tensor([12]), filters(), 12)
     assert difference(tone[None], wanted) < 1e-5
     # Slaney's mel scale is linear up to 1 kHz: 15 mels of the 45.2 of 8 kHz.
     assert (tone.argmax(0) - 26).abs().max() <= 1
