@@ -9,6 +9,7 @@ captured CUDA graph can be replayed with others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -26,6 +27,13 @@ def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[in
         bounds = offsets.tolist()
     for place, slot in enumerate(slots.tolist()):
         yield place, slot, slice(bounds[place], bounds[place + 1])
+
+
+def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, slice]]:
+    """Of neighbours with one adapter: their slot, and their rows together, as :func:`spans`."""
+    for slot, same in itertools.groupby(spans(x, slots, offsets), key=lambda each: each[1]):
+        rows = [span for *_, span in same]
+        yield slot, slice(rows[0].start, rows[-1].stop)
 
 
 def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.layout import by_slot, spans
+from speechadapt_kernels.layout import by_slot, runs, spans
 
 EPSILON = 1e-5  # of LayerNorm, as torch's default
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
@@ -98,13 +98,17 @@ def forward(
     """The fused operator in torch."""
     rows, out = source.flatten(0, -2), base.flatten(0, -2).clone()
     slices = out.shape[-1] // weights.up.shape[-1]
-    for _, slot, span in spans(source, slots, offsets):
-        if slot >= 0:
-            hidden, *_ = _hidden(rows[span].to(weights.exact), weights, slot)
-            delta = activate(activation, hidden) @ _up(weights, slot, slices)
-            if weights.up_bias is not None:
-                delta = delta + weights.up_bias[slot]
-            out[span] = (out[span] + scale * delta).to(out.dtype)
+    for slot, span in runs(source, slots, offsets):
+        if slot < 0:
+            continue
+        x = rows[span].to(weights.exact)
+        if weights.down_sum is not None:
+            x = F.layer_norm(x, x.shape[-1:], eps=EPSILON)
+        bias = None if weights.down_bias is None else weights.down_bias[slot]
+        hidden = F.linear(x, weights.down[slot].to(weights.exact), bias)
+        z, up = activate(activation, hidden), _up(weights, slot, slices)
+        delta = z @ up if weights.up_bias is None else weights.up_bias[slot].addmm(z, up)
+        out[span].add_(delta, alpha=scale)
     return out.view(base.shape)
 
 
