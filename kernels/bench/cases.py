@@ -59,11 +59,13 @@ class Shape:
         model: Key of :data:`MODELS`.
         batch: Utterances.
         frames: Positions of each.
+        bottleneck: None = as wide as the model's.
     """
 
     model: str
     batch: int
     frames: int
+    bottleneck: int | None = None
 
     @property
     def dim(self) -> int:
@@ -73,7 +75,7 @@ class Shape:
     @property
     def width(self) -> int:
         """Width of the bottleneck."""
-        return MODELS[self.model][1]
+        return self.bottleneck or MODELS[self.model][1]
 
 
 @dataclass

@@ -19,7 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ.pop("TRITON_INTERPRET", None)
+if __name__ == "__main__":  # before Triton is imported
+    os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton 3.9 warns that its default changes
 
 import triton
@@ -171,6 +172,12 @@ def usage(row: Row, arch: int, variant: dict[str, int]) -> dict[str, int]:
     found["HGMMA"] = len(re.findall(r"\bHGMMA\b", code))
     found["tensor"] = len(re.findall(r"\b(?:HMMA|HGMMA|UTCHMMA)\b", code))
     return found
+
+
+def faults(row: Row, arch: int) -> list[str]:
+    """What is wrong with any variant of a row."""
+    found = (fault_of(row, arch, usage(row, arch, v)) for v in VARIANTS.get(row.kernel, ({},)))
+    return [fault for fault in found if fault]
 
 
 def fault_of(row: Row, arch: int, used: dict[str, int]) -> str | None:

@@ -19,15 +19,15 @@ import itertools
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from cases import CASES, MODELS, Problem, Shape
 from floors import H200
+from timing import Turn, buffers_of, captured, in_turn, launched, on_cpu
 from torch import Tensor
 
 from speechadapt_kernels.dispatch import explain
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--frames", nargs="+", type=int, help="default: those of each model")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="0 = check only")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--out", type=Path, default=Path("bench.csv"))
     parser.add_argument("--predict", action="store_true", help="floors of an H200 alone")
@@ -74,9 +74,9 @@ def main() -> int:
         for name, shape in wanted:
             problem = CASES[name](shape, device, dtype)
             error, seconds = measured(problem, device, dtype, args.rounds, not args.no_compile)
-            good &= bool(seconds)
+            good &= right(problem, error)
             common = _described(name, shape, problem, device, dtype, error)
-            for system, taken in seconds.items() or [("not timed: its result is wrong", [])]:
+            for system, taken in seconds.items() or [("not timed", [])]:
                 timed = {
                     "system": system,
                     "microseconds": f"{1e6 * statistics.median(taken):.2f}" if taken else "",
@@ -91,34 +91,39 @@ def measured(
     problem: Problem, device: torch.device, dtype: torch.dtype, rounds: int, compiles: bool
 ) -> tuple[float, dict[str, list[float]]]:
     """Error of the first system, and seconds of each round of all; none if the error is large."""
-    inputs = problem.make(0)
-    ours = next(iter(problem.systems.values()))
-    wanted = problem.wanted(*inputs)
-    error = _difference(problem.found(ours(*inputs)), wanted)
-    # Log-mel features are float32 whatever the states are.
-    if not error < MOST[inputs[0].dtype] * (5 if problem.trains else 1):
+    error = checked(problem)
+    if not rounds or not right(problem, error):
         return error, {}
     systems = dict(problem.systems)
     if compiles and not problem.trains:
         torch._dynamo.reset()
         systems["compile"] = torch.compile(problem.systems["eager"], fullgraph=True)
-    size = sum(tensor.nbytes for tensor in inputs)
-    room = 2 * torch.cuda.get_device_properties(device).L2_cache_size if _is_gpu(device) else 0
-    buffers = [problem.make(seed) for seed in range(0, 2 * max(1, -(-room // size)), 2)]
-    turns: dict[str, Callable[[], float]] = {}
+    buffers = buffers_of(problem, device)
+    turns: dict[str, Turn] = {}
     for name, system in systems.items():
         if _is_gpu(device):
-            turns[name] = _launched(system, buffers)
-            turns[f"{name}, graph"] = _captured(system, buffers)
+            turns[name] = launched(system, buffers)
+            with suppress(RuntimeError):  # not every peer can be captured
+                turns[f"{name}, graph"] = captured(system, buffers)
         else:
-            turns[name] = _on_cpu(system, buffers)
-    for turn in turns.values():
-        turn()
-    taken: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds):
-        for name, turn in turns.items():
-            taken[name].append(turn())
-    return error, taken
+            turns[name] = on_cpu(system, buffers)
+    return error, in_turn(turns, rounds)
+
+
+def checked(problem: Problem, seed: int = 0) -> float:
+    """Error of the first system; infinite where it gives something else the second time."""
+    inputs = problem.make(seed)
+    ours = next(iter(problem.systems.values()))
+    first, again = (problem.found(ours(*inputs)) for _ in range(2))
+    if not torch.equal(first, again):
+        return float("inf")
+    return _difference(first, problem.wanted(*inputs))
+
+
+def right(problem: Problem, error: float) -> bool:
+    """Whether such an error is rounding."""
+    dtype = problem.make(0)[0].dtype  # log-mel features are float32 whatever the states are
+    return error < MOST[dtype] * (5 if problem.trains else 1)
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
@@ -127,57 +132,6 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
     if not torch.isfinite(found).all():
         return float("inf")
     return float((found - wanted).norm() / wanted.norm())
-
-
-def _on_cpu(system: Callable[..., Any], buffers: list[Any]) -> Callable[[], float]:
-    """Seconds of the processor, all threads together: others may use it as well."""
-    each = itertools.cycle(buffers)
-
-    def turn() -> float:
-        inputs = next(each)
-        started = time.process_time()
-        system(*inputs)
-        return time.process_time() - started
-
-    return turn
-
-
-def _launched(system: Callable[..., Any], buffers: list[Any]) -> Callable[[], float]:
-    """As it is launched from Python, on each input."""
-
-    def every() -> None:
-        for inputs in buffers:
-            system(*inputs)
-
-    return _timed(every, len(buffers))
-
-
-def _captured(system: Callable[..., Any], buffers: list[Any]) -> Callable[[], float]:
-    """Captured in one CUDA graph, on each input."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for inputs in buffers[:2]:
-            system(*inputs)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for inputs in buffers:
-            system(*inputs)
-    return _timed(graph.replay, len(buffers))
-
-
-def _timed(work: Callable[[], Any], count: int) -> Callable[[], float]:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def turn() -> float:
-        torch.cuda.synchronize()
-        start.record()
-        work()
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000 / count
-
-    return turn
 
 
 def _is_gpu(device: torch.device) -> bool:
@@ -207,7 +161,7 @@ def _described(
         "batch": shape.batch,
         "frames": shape.frames,
         "dtype": str(dtype).removeprefix("torch."),
-        "floor": f"{1e6 * problem.work.floor(H200):.2f}",
+        "floor": f"{1e6 * problem.work.floor(H200):.4g}",
         "error": f"{error:.1e}",
         "path": explain(device, dtype)[0],
         "device": gpu,
@@ -225,8 +179,10 @@ def _line(
     device: torch.device,
 ) -> str:
     case = f"{name:20} {shape.model:30} batch {shape.batch:2} frames {shape.frames:4}"
-    if not seconds:
+    if not right(problem, error):
         return f"{case}  WRONG: error {error:.1e}; not timed"
+    if not seconds:
+        return f"{case}  right: error {error:.1e}"
     middle = {system: statistics.median(taken) for system, taken in seconds.items()}
     ours = middle["fused, graph" if _is_gpu(device) else "fused"]
     others = [f"{system} {value / ours:.2f} x" for system, value in middle.items()]
@@ -238,7 +194,7 @@ def _predict(wanted: list[tuple[str, Shape]], dtype: torch.dtype) -> None:
     print("| case | model | batch | frames | floor (us) |\n|---|---|---|---|---|")
     for name, shape in wanted:
         floor = CASES[name](shape, torch.device("cpu"), dtype).work.floor(H200)
-        cells = (name, shape.model, shape.batch, shape.frames, f"{1e6 * floor:.2f}")
+        cells = (name, shape.model, shape.batch, shape.frames, f"{1e6 * floor:.3g}")
         print(f"| {' | '.join(map(str, cells))} |")
 
 

@@ -9,6 +9,8 @@ may enter. A table that could not work is refused when it is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -28,6 +30,7 @@ KERNELS = (
     "lowbit.forward",
 )
 DEFAULT = "default"
+_tried: dict[str, Tiles] = {}
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,21 @@ def tiles_for(
         dims: Widths of what is read and written; all multiples of 64.
     """
     plan = _plan(_architecture(device))
-    tiles = next(row.tiles for row in plan if row.fits(kernel, width, frames))
+    tiles = _tried.get(kernel) or next(row.tiles for row in plan if row.fits(kernel, width, frames))
     dim = tiles.dim
     while any(each % dim for each in dims):
         dim //= 2
     return Tiles(tiles.frames, dim, tiles.warps, tiles.stages)
+
+
+@contextmanager
+def trying(kernel: str, tiles: Tiles) -> Iterator[None]:
+    """Launch a kernel so whatever the table says: to find out whether it would be better."""
+    _tried[kernel] = tiles
+    try:
+        yield
+    finally:
+        del _tried[kernel]
 
 
 def measured(device: torch.device) -> bool:
