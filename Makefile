@@ -37,7 +37,7 @@ gate: $(VENV)/installed
 	$(BIN)/python kernels/bench/gate.py
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 		--target $(VENV)/triton triton==3.6.0
-	PYTHONPATH=$(VENV)/triton $(BIN)/python kernels/bench/gate.py --arch 90
+	PYTHONPATH=$(VENV)/triton $(BIN)/python kernels/bench/gate.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)

@@ -1,6 +1,6 @@
 """Compile every row of the plans for GPUs that need not be there, and look at the machine code.
 
-    python kernels/bench/gate.py --arch 80 90
+    python kernels/bench/gate.py --arch 80 90 100
 
 A kernel that spills registers to memory, or that does not use the tensor cores, is a defect: the
 command then ends with 1. Needs Triton (which brings the assembler), no GPU. On Hopper, tiles of
@@ -92,7 +92,7 @@ WIDEST = 256  # bottleneck
 def main() -> int:
     """Compile and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", nargs="+", type=int, default=[80, 90])
+    parser.add_argument("--arch", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--plan", default="default")
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
