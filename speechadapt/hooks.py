@@ -170,5 +170,4 @@ def _apply(call: Call, site: Site, step: Step, leaf_input: Tensor, target: Tenso
         store=step.store,
         penalties=call.penalties,
     )
-    changed = step.adapter.family.apply(step.adapter.config, step.weights, batch)
-    return step.rows.scatter(target, changed)
+    return step.rows.scatter(target, step.apply(batch))

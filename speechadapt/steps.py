@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt.adapters.adapter import Adapter
-from speechadapt.adapters.family import FusedBatch, Source
+from speechadapt.adapters.family import FusedBatch, SiteBatch, Source
 from speechadapt.backbones.base import Site
 from speechadapt.call import Call
 from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.plan import runs_apart
 from speechadapt_kernels.stacked import Rows
+
+Store = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,24 @@ class Step:
     source: Source
     rows: Rows
     weights: Mapping[str, Tensor]
-    store: Callable[[str, Tensor], None]
+    store: Store
     fuses: bool  # operators of Triton run where it is
     _folded: dict[torch.dtype, Any] = field(default_factory=dict)
+
+    def apply(self, batch: SiteBatch) -> Tensor:
+        """What becomes of rows laid out by adapter: all at once, or one adapter after the other."""
+        if len(batch.target) == 1 or not runs_apart(batch.target):
+            return self.adapter.family.apply(self.adapter.config, self.weights, batch)
+        # Split, not indexed: the gradient of an index is as large as all of them.
+        each = zip(*(tensor.split(1) for tensor in self.weights.values()), strict=True)
+        made = []
+        for index, values in enumerate(each):
+            weights = dict(zip(self.weights, values, strict=True))
+            store = partial(self.store, first=index)
+            made.append(
+                self.adapter.family.apply(self.adapter.config, weights, batch.of(index, store))
+            )
+        return torch.cat(made)
 
     def fused(self, source: Tensor, target: Tensor) -> Tensor | None:
         """What becomes of ``target`` (``[batch, frames, dim]``) by one operator for all rows.
@@ -112,7 +130,10 @@ def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
     return torch.stack(tensors)
 
 
-def _store(call: Call, site: Site, members: Sequence[int], name: str, values: Tensor) -> None:
+def _store(
+    call: Call, site: Site, members: Sequence[int], name: str, values: Tensor, first: int = 0
+) -> None:
+    """Replace a buffer of those of ``members`` from ``first`` on that ``values`` has one for."""
     with torch.no_grad():
-        for index, value in zip(members, values, strict=True):
+        for index, value in zip(members[first:], values, strict=False):
             call.adapters[index].tensors[site.name][name].copy_(value)

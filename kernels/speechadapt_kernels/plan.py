@@ -17,6 +17,7 @@ from importlib import resources
 from typing import Any
 
 import torch
+from torch import Tensor
 
 KERNELS = (
     "bottleneck.forward",
@@ -157,6 +158,30 @@ def trying(kernel: str, tiles: Tiles) -> Iterator[None]:
         yield
     finally:
         del _tried[kernel]
+
+
+def runs_apart(rows: Tensor) -> bool:
+    """Whether adapters of a batch are better run one after the other than in batched products.
+
+    Args:
+        rows: Laid out by adapter, ``[adapters, ...]``. On a CPU a large batch leaves the caches
+            between two operators; one adapter's share of it does not.
+    """
+    return rows.device.type == "cpu" and rows.nbytes >= _cpu_plan()["apart_from_bytes"]
+
+
+@cache
+def _cpu_plan() -> dict[str, int]:
+    """The table ``plans/cpu.json``.
+
+    Raises:
+        ValueError: It could not work.
+    """
+    text = resources.files(__package__).joinpath("plans", "cpu.json").read_text("utf-8")
+    plan = json.loads(text)
+    if list(plan) != ["apart_from_bytes"] or type(plan["apart_from_bytes"]) is not int:
+        raise ValueError(f"plan cpu: {text.strip()} is not apart_from_bytes with an integer")
+    return dict(plan)
 
 
 def measured(device: torch.device) -> bool:

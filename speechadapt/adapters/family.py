@@ -57,6 +57,19 @@ class SiteBatch:
     store: Callable[[str, Tensor], None]
     penalties: list[Tensor]
 
+    def of(self, index: int, store: Callable[[str, Tensor], None]) -> SiteBatch:
+        """The rows of one of the adapters, which alone has ``store``."""
+        one = slice(index, index + 1)
+        return SiteBatch(
+            self.source[one],
+            self.target[one],
+            self.train,
+            None if self.lengths is None else self.lengths[one],
+            None if self.repeated is None else self.repeated[one],
+            store,
+            self.penalties,
+        )
+
     @property
     def valid(self) -> Tensor | None:
         """Which frames are no padding, ``[adapters, rows, frames, 1]``; None = all."""

@@ -9,6 +9,7 @@ import torch
 from adapting import add
 from conftest import tiny_whisper
 
+from speechadapt import steps
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bias import BitFitConfig
 from speechadapt.adapters.bottleneck import BottleneckConfig
@@ -152,9 +153,11 @@ def trained_beside(model, waves, routes, tokens, lengths, name):
     return learnt | {key: t.clone() for key, t in adapter.named_tensors() if key not in learnt}
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
 @pytest.mark.parametrize("name", CHANGING)
-def test_trained_in_a_mixed_batch_is_trained_alone(model, waves, name):
+def test_trained_in_a_mixed_batch_is_trained_alone(model, waves, name, apart, monkeypatch):
     """Neither statistics nor penalties see other adapters' rows, or rows that fill up a share."""
+    monkeypatch.setattr(steps, "runs_apart", lambda rows: apart)
     fields = {field.name for field in dataclasses.fields(CONFIGS[name])}
     still = {key: 0.0 for key in ("dropout", "gate_noise") if key in fields}
     if "budget_weight" in fields:

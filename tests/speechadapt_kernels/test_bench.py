@@ -7,9 +7,11 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "kernels/bench"))
+import cpu
 import report
 import run
 from cases import CASES, MODELS, Shape
+from cpu import threshold
 from floors import H200, Work
 from run import measured
 from tune import CASE_OF, candidates, ranked
@@ -100,3 +102,12 @@ def test_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "none.csv")])
     assert report.main() == 2
     assert "none.csv: No such file" in capsys.readouterr().err
+
+
+def test_the_size_from_which_apart_is_better():
+    sizes = [1, 2, 4, 8]
+    assert threshold(sizes, [0.5, 0.1, -0.2, -0.6]) == 4
+    assert threshold(sizes, [0.5, -0.1, 0.2, -0.6]) == 8
+    assert threshold(sizes, [0.5, 0.1, 0.2, 0.6]) == 9
+    assert threshold(sizes, [-0.1, -0.1, -0.2, -0.6]) == 1
+    assert set(cpu.measured(64, 8, 2, 3, 1, False)) == {"together", "apart"}

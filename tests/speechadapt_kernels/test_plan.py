@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechadapt_kernels.plan import KERNELS, parse_plan, read_plan, tiles_for
+from speechadapt_kernels.plan import KERNELS, parse_plan, read_plan, runs_apart, tiles_for
 
 TILES = {"frames": 16, "dim": 64, "warps": 4, "stages": 2}
 
@@ -48,3 +48,9 @@ def test_what_could_not_work_is_refused(changes, words):
 def test_every_kernel_has_a_row_for_everything():
     with pytest.raises(ValueError, match=r"no row of bottleneck\.forward is for everything"):
         parse_plan(rows()[:1], "mine")
+
+
+def test_large_batches_on_a_cpu_run_one_adapter_after_the_other():
+    small, large = torch.empty(2, 1, 50, 512), torch.empty(16, 1, 1500, 512)
+    assert not runs_apart(small) and runs_apart(large)
+    assert not runs_apart(large.to("meta"))  # a GPU is better filled

@@ -1,0 +1,128 @@
+"""From how large a batch on a CPU adapters are better run one after the other: the plan ``cpu``.
+
+    python kernels/bench/cpu.py --threads 1 --out kernels/speechadapt_kernels/plans/cpu.json
+
+Measures bottlenecks of a batch in which each utterance has its own, in one batched product
+(together), each by itself (apart), and the former by ``torch.compile``, in turn; seconds of the
+processor, so others may use it too. What it writes is the size of a batch from which apart is
+better than together, chosen so that all measured cases take the least time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from statistics import median
+
+import torch
+from timing import in_turn, on_cpu
+from torch import Tensor
+
+from speechadapt_kernels.bottleneck.stacked import BottleneckWeights, bottleneck
+
+SIZES = ((512, 32), (768, 64), (1280, 64))  # of states and bottleneck
+ADAPTERS = (2, 8, 16)
+FRAMES = (1, 50, 150, 500, 1500)
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--out", type=Path, help="plan to write")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(
+        "| dim | adapters | frames | MiB | together (ms) | apart | compiled |\n|---|---|---|---|---|---|---|"
+    )
+    sizes, gains = [], []
+    for dim, width in SIZES:
+        for count in ADAPTERS:
+            for frames in FRAMES:
+                taken = measured(dim, width, count, frames, args.rounds, args.compile)
+                ratios = {name: seconds / taken["together"] for name, seconds in taken.items()}
+                size = 4 * count * frames * dim
+                sizes.append(size)
+                gains.append(math.log(ratios["apart"]))
+                cells = (
+                    dim,
+                    count,
+                    frames,
+                    f"{size / 2**20:.2f}",
+                    f"{1e3 * taken['together']:.2f}",
+                )
+                others = [f"{ratios[n]:.2f}" if n in ratios else "" for n in ("apart", "compiled")]
+                print(f"| {' | '.join(map(str, (*cells, *others)))} |", flush=True)
+    chosen = threshold(sizes, gains)
+    print(f"\napart from {chosen} bytes ({chosen / 2**20:.1f} MiB)")
+    if args.out:
+        part = args.out.with_name(args.out.name + ".part")
+        part.write_text(json.dumps({"apart_from_bytes": chosen}) + "\n", encoding="utf-8")
+        part.replace(args.out)
+    return 0
+
+
+def threshold(sizes: Sequence[int], gains: Sequence[float]) -> int:
+    """The size from which it is best to run apart.
+
+    Args:
+        sizes: Of the batches that were measured, bytes.
+        gains: Logarithm of the time apart over the time together, of each.
+    """
+
+    def cost(least: int) -> float:
+        return sum(gain for size, gain in zip(sizes, gains, strict=True) if size >= least)
+
+    return min((*sorted(set(sizes)), max(sizes) + 1), key=cost)
+
+
+@torch.inference_mode()
+def measured(
+    dim: int, width: int, count: int, frames: int, rounds: int, compiles: bool
+) -> dict[str, float]:
+    """Seconds of each form."""
+    weights = _weights(dim, width, count)
+    each = [
+        BottleneckWeights(*(getattr(weights, f.name)[i : i + 1] for f in fields(weights)))
+        for i in range(count)
+    ]
+
+    def together(x: Tensor) -> Tensor:
+        return bottleneck(x, x, weights, "gelu")
+
+    def apart(x: Tensor) -> Tensor:
+        parts = zip(x.split(1), each, strict=True)
+        return torch.cat([bottleneck(one, one, mine, "gelu") for one, mine in parts])
+
+    forms: dict[str, Callable[[Tensor], Tensor]] = {"together": together, "apart": apart}
+    if compiles:
+        torch._dynamo.reset()
+        forms["compiled"] = torch.compile(together, fullgraph=True)
+    x = torch.randn(count, 1, frames, dim, generator=torch.Generator().manual_seed(0))
+    turns = {name: on_cpu(form, [(x,)]) for name, form in forms.items()}
+    return {name: median(taken) for name, taken in in_turn(turns, rounds).items()}
+
+
+def _weights(dim: int, width: int, count: int) -> BottleneckWeights:
+    generator = torch.Generator().manual_seed(1)
+
+    def made(*shape: int) -> Tensor:
+        return 0.05 * torch.randn(count, *shape, generator=generator)
+
+    return BottleneckWeights(
+        made(width, dim), made(width), made(dim, width), made(dim), 1 + made(dim), made(dim)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
