@@ -42,9 +42,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    print(
-        "| dim | adapters | frames | MiB | together (ms) | apart | compiled |\n|---|---|---|---|---|---|---|"
-    )
+    print("| dim | adapters | frames | MiB | together (ms) | apart | compiled |")
+    print("|---" * 7 + "|")
     sizes, gains = [], []
     for dim, width in SIZES:
         for count in ADAPTERS:
