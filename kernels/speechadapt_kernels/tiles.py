@@ -72,3 +72,25 @@ def matrix(slot, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.conste
     """Addresses of ``BLOCK_DIM`` columns from ``k`` of a slot's matrix ``[WIDTH, DIM]``."""
     width = tl.arange(0, WIDTH)[:, None]
     return (slot * WIDTH + width) * DIM + (k + tl.arange(0, BLOCK_DIM))[None, :]
+
+
+@triton.jit
+def tile_of(slots, offsets, frames, PACKED: tl.constexpr, BLOCK_FRAMES: tl.constexpr):
+    """What a program works on: utterance, its slot, whether any frame is left, rows, which are its.
+
+    The grid is tiles of the longest utterance by utterances.
+    """
+    utterance = tl.program_id(1).to(tl.int64)
+    start, count = span(offsets, utterance, frames, PACKED)
+    first = tl.program_id(0) * BLOCK_FRAMES
+    frame = first + tl.arange(0, BLOCK_FRAMES)
+    slot = tl.load(slots + utterance).to(tl.int64)
+    return utterance, slot, first < count, start + frame, frame < count
+
+
+@triton.jit
+def copy_rows(base, out, rows, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Bit for bit, for an utterance without an adapter."""
+    for k in range(0, DIM, BLOCK_DIM):
+        at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
+        tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)

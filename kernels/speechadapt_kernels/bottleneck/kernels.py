@@ -14,11 +14,13 @@ import triton.language as tl
 from speechadapt_kernels.tiles import (
     activate,
     add_moments,
+    copy_rows,
     matrix,
     mean_and_rstd,
     slope,
     span,
     states,
+    tile_of,
 )
 
 
@@ -82,17 +84,11 @@ def forward_kernel(
     BLOCK_DIM: tl.constexpr,
 ):
     """``out = base + scale * up(act(down(norm(source))))``; a slot of -1 copies the base."""
-    utterance = tl.program_id(1).to(tl.int64)
-    start, count = span(offsets, utterance, frames, PACKED)
-    frame = tl.program_id(0) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
-    inside, rows = frame < count, start + frame
-    slot = tl.load(slots + utterance).to(tl.int64)
+    _, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
     # A packed utterance may be shorter than the longest: then there is nothing to do here.
-    if tl.program_id(0) * BLOCK_FRAMES < count:
+    if left:
         if slot < 0:
-            for k in range(0, OUT, BLOCK_DIM):
-                at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
-                tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)
+            copy_rows(base, out, rows, inside, OUT, BLOCK_DIM)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
             hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
@@ -160,14 +156,10 @@ def backward_kernel(
     BLOCK_DIM: tl.constexpr,
 ):
     """Gradients of the states, and what those of the weights are products of."""
-    utterance = tl.program_id(1).to(tl.int64)
-    start, count = span(offsets, utterance, frames, PACKED)
-    frame = tl.program_id(0) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
-    inside, rows = frame < count, start + frame
-    slot = tl.load(slots + utterance).to(tl.int64)
+    utterance, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
     columns = tl.arange(0, WIDTH)
     part = (utterance * tl.num_programs(0) + tl.program_id(0)) * WIDTH + columns
-    if (slot < 0) | (tl.program_id(0) * BLOCK_FRAMES >= count):
+    if (slot < 0) | (left == 0):
         if BIAS:
             tl.store(bias_out + part, tl.zeros([WIDTH], tl.float32))
         if NORM:

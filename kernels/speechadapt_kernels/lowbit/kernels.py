@@ -11,10 +11,11 @@ import triton.language as tl
 from speechadapt_kernels.tiles import (
     activate,
     add_moments,
+    copy_rows,
     matrix,
     mean_and_rstd,
-    span,
     states,
+    tile_of,
 )
 
 
@@ -72,16 +73,10 @@ def forward_kernel(
     BLOCK_DIM: tl.constexpr,
 ):
     """``out = base + scale * up(act(down(norm(source))))``; a slot of -1 copies the base."""
-    utterance = tl.program_id(1).to(tl.int64)
-    start, count = span(offsets, utterance, frames, PACKED)
-    frame = tl.program_id(0) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
-    inside, rows = frame < count, start + frame
-    slot = tl.load(slots + utterance).to(tl.int64)
-    if tl.program_id(0) * BLOCK_FRAMES < count:
+    _, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
+    if left:
         if slot < 0:
-            for k in range(0, DIM, BLOCK_DIM):
-                at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
-                tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)
+            copy_rows(base, out, rows, inside, DIM, BLOCK_DIM)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
             hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
