@@ -54,6 +54,7 @@ does: measure it."""
 
 def configure_adapters(parser: argparse.ArgumentParser) -> None:
     """Add one sub-command per thing that can be done."""
+    parser.epilog = "speechadapt adapters ACTION --help has examples."
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     action = partial(add_action, actions)
