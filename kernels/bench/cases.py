@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from floors import Work
+from peers import apply, apply_gathered, peft_lora
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
@@ -90,7 +91,7 @@ class Problem:
         found: The same of what a system gave.
         work: What has to be done.
         trains: It has a backward in it, which PyTorch's compiler does not take whole.
-        peers: Those of the systems that are neither ours nor plain PyTorch.
+        peers: Those of the systems that are not ours and need not stand a CUDA graph.
     """
 
     systems: dict[str, System]
@@ -123,7 +124,7 @@ def _bottleneck(shape: Shape, device: torch.device, dtype: torch.dtype, count: i
         return fused_bottleneck(x, folded, slots, "gelu", SCALE)
 
     def eager(x: Tensor) -> Tensor:
-        return _apply(x, plain, 0) if count == 1 else _apply_gathered(x, plain, places)
+        return apply(x, plain, 0, SCALE) if count == 1 else apply_gathered(x, plain, places, SCALE)
 
     def wanted(x: Tensor) -> Tensor:
         exact = _each(weights, Tensor.double)
@@ -166,7 +167,7 @@ def trained_bottleneck(shape: Shape, device: torch.device, dtype: torch.dtype) -
             "fused": gradients(
                 lambda x: fused_bottleneck(x, fold(weights, dtype), slots, "gelu", SCALE)
             ),
-            "eager": gradients(lambda x: _apply(x, _each(weights, lambda t: t.to(dtype)), 0)),
+            "eager": gradients(lambda x: apply(x, _each(weights, lambda t: t.to(dtype)), 0, SCALE)),
         },
         lambda seed: (
             _states(shape, device, dtype, seed),
@@ -234,7 +235,7 @@ def lora(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
         "eager": eager,
         "layer alone": layer,
     }
-    peft = _peft_lora(layer, down, up, slots)
+    peft = peft_lora(layer, down, up, slots, SCALE)
     if peft is not None:
         systems["PEFT"] = peft
     rows, size = _rows(shape), dtype.itemsize
@@ -244,7 +245,7 @@ def lora(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
         lambda seed: (_states(shape, device, dtype, seed),),
         wanted,
         Work(moved, 2 * rows * dim * 2 * dim + 2 * rows * RANK * 3 * dim),
-        peers=("layer alone", "PEFT"),
+        peers=("PEFT",),
     )
 
 
@@ -319,7 +320,7 @@ def _lowbit(shape: Shape, device: torch.device, dtype: torch.dtype, bits: int) -
     return Problem(
         {
             "fused": lambda x: fused_lowbit(x, folded, slots, "gelu", SCALE),
-            "eager": lambda x: _apply(x, plain, 0),
+            "eager": lambda x: apply(x, plain, 0, SCALE),
         },
         lambda seed: (_states(shape, device, dtype, seed),),
         wanted,
@@ -375,46 +376,6 @@ CASES: dict[str, Callable[[Shape, torch.device, torch.dtype], Problem]] = {
     "bottleneck, 1 bit": lowbit_1,
     "log-mel": features,
 }
-
-
-def _apply(x: Tensor, w: BottleneckWeights, slot: int) -> Tensor:
-    """The adapter as one writes it."""
-    assert w.norm_weight is not None and w.norm_bias is not None
-    hidden = F.layer_norm(x, x.shape[-1:], w.norm_weight[slot], w.norm_bias[slot])
-    hidden = F.gelu(F.linear(hidden, w.down[slot], w.down_bias[slot]))
-    return x + SCALE * F.linear(hidden, w.up[slot], w.up_bias[slot])
-
-
-def _apply_gathered(x: Tensor, w: BottleneckWeights, places: Tensor) -> Tensor:
-    """Each utterance with weights gathered for it."""
-    assert w.norm_weight is not None and w.norm_bias is not None
-    hidden = F.layer_norm(x, x.shape[-1:])
-    hidden = torch.addcmul(w.norm_bias[places, None], hidden, w.norm_weight[places, None])
-    hidden = F.gelu(torch.baddbmm(w.down_bias[places, None], hidden, w.down[places].mT))
-    return x + SCALE * torch.baddbmm(w.up_bias[places, None], hidden, w.up[places].mT)
-
-
-def _peft_lora(layer: nn.Linear, down: Tensor, up: Tensor, slots: Tensor) -> System | None:
-    """The same in PEFT; None = it is not installed."""
-    try:
-        import peft
-    except ImportError:
-        return None
-    names = [f"a{index}" for index in range(len(down))]
-    holder = nn.ModuleDict({"layer": layer})
-    config = peft.LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=["layer"])
-    model: Any = peft.get_peft_model(holder, config, names[0])  # type: ignore[arg-type]
-    for name in names[1:]:
-        model.add_adapter(name, config)
-    module = model.base_model.model["layer"]
-    for index, name in enumerate(names):
-        module.lora_A[name].weight.data.copy_(down[index])
-        module.lora_B[name].weight.data.copy_(up[index])
-    module.to(layer.weight.dtype).eval()
-    rows = [names[slot] for slot in slots.tolist()]
-    if len(names) == 1:
-        return lambda x: module(x)
-    return lambda x: module(x, adapter_names=rows)
 
 
 def _bottleneck_work(
