@@ -57,6 +57,8 @@ class ASTBackbone(Backbone):
         fingerprint: Of the encoder's weights; empty = computed here.
     """
 
+    best_adapter = "pfeiffer"
+
     def __init__(
         self,
         model: PreTrainedModel,

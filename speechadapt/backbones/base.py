@@ -140,8 +140,10 @@ class Backbone(ABC):
             of its own.
         fixed: Parts of the names of parameters that stay as they are, or that nothing reads, when
             the whole model is trained.
+        best_adapter: The preset with the lowest error on this kind of base in docs/adapters.md.
     """
 
+    best_adapter: ClassVar[str]
     frozen_trailing_silence: ClassVar[float] = 0.0
     position_seconds: float = 0.02
     head: Head | None = None

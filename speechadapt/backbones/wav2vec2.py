@@ -46,6 +46,7 @@ class Wav2Vec2Backbone(Backbone):
         CheckpointError: A variant that shortens its output (``add_adapter``).
     """
 
+    best_adapter = "conformer"
     fixed = _PRETRAINING
 
     def __init__(

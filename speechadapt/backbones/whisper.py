@@ -51,6 +51,7 @@ class WhisperBackbone(Backbone):
         checkpoint: What :func:`speechadapt.backbones.checkpoints.load_whisper` returns.
     """
 
+    best_adapter = "convpass"
     # what the frozen decoder needs to stop by itself (docs/short_context.md)
     frozen_trailing_silence = 2.56
     fixed = ("encoder.embed_positions",)  # sinusoids

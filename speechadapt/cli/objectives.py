@@ -6,6 +6,8 @@ import argparse
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from speechadapt.adapters.config import AdapterConfig
+from speechadapt.adapters.headonly import HeadOnlyConfig
 from speechadapt.backbones.ast import ASTBackbone
 from speechadapt.backbones.base import Backbone
 from speechadapt.backbones.whisper import WhisperBackbone
@@ -120,7 +122,12 @@ def chosen(args: argparse.Namespace, backbone: Backbone) -> str:
 
 
 def adapter_task(
-    args: argparse.Namespace, model: SpeechModel[Any], data: Data, dev: Data, config: TrainConfig
+    args: argparse.Namespace,
+    model: SpeechModel[Any],
+    data: Data,
+    dev: Data,
+    config: TrainConfig,
+    adapter: AdapterConfig,
 ) -> Task:
     """What an adapter learns, with a new head where it needs one.
 
@@ -134,7 +141,7 @@ def adapter_task(
             "--objective features learns to undo noise, and without --noise there is none: what "
             "the adapter hears would be what it is compared with"
         )
-    if name not in _WITH_HEAD and args.adapter == "head":
+    if name not in _WITH_HEAD and isinstance(adapter, HeadOnlyConfig):
         raise ConfigError(
             f"--adapter head: the objective {name} has no head, so nothing would be learnt; use "
             f"another adapter, or one of {', '.join(_WITH_HEAD)}"

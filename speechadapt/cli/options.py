@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -54,8 +54,12 @@ def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
-def read_yaml(path: str, sections: Mapping[str, type]) -> dict[str, dict[str, Any]]:
-    """A YAML file of settings, each section checked against its config.
+def read_yaml(path: str, sections: Mapping[str, Sequence[type]]) -> dict[str, dict[str, Any]]:
+    """A YAML file of settings.
+
+    Args:
+        path: The file.
+        sections: What it may have: a section's settings are fields of these configs.
 
     Raises:
         ConfigError: The file is missing, no YAML, or has a section or key that does not exist.
@@ -73,7 +77,8 @@ def read_yaml(path: str, sections: Mapping[str, type]) -> dict[str, dict[str, An
             raise ConfigError(
                 f"{path}: unknown section {section!r}; it may have {', '.join(sections)}"
             )
-        known = {field.name for field in dataclasses.fields(sections[section])} - set(sections)
+        fields = (field for config in sections[section] for field in dataclasses.fields(config))
+        known = {field.name for field in fields}.difference(sections)
         if unknown := sorted(map(str, set(values) - known)):
             raise ConfigError(
                 f"{path}: {section} has unknown {', '.join(unknown)}; "

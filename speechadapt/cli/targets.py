@@ -58,7 +58,7 @@ def adapter_target(
     if args.bits:
         if not any(t.dim() > 1 for values in adapter.tensors.values() for t in values.values()):
             raise ConfigError(
-                f"--bits {args.bits}: {args.adapter} has vectors only, which stay as they are; "
+                f"--bits {args.bits}: {config.method} has vectors only, which stay as they are; "
                 "leave --bits out"
             )
         adapter.bits = key["bits"] = info.training["bits"] = args.bits

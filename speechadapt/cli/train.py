@@ -13,6 +13,7 @@ from typing import Any
 from speechadapt.adapters.adapter import AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.registry import FAMILIES, PRESETS, preset
+from speechadapt.backbones.base import Backbone
 from speechadapt.cli.datasets import Data, read_sets
 from speechadapt.cli.newheads import add_heads
 from speechadapt.cli.objectives import (
@@ -28,6 +29,7 @@ from speechadapt.errors import ConfigError
 from speechadapt.files import check_place
 from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel, load
+from speechadapt.store import load_adapter
 from speechadapt.training.config import Augmentation, TrainConfig
 from speechadapt.training.examples import TrainingSet
 from speechadapt.training.state import settings_of
@@ -70,7 +72,12 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _TRAIN_EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     adapter = parser.add_argument_group("adapter")
-    adapter.add_argument("--adapter", default="pfeiffer", metavar="PRESET", help=", ".join(PRESETS))
+    adapter.add_argument(
+        "--adapter",
+        metavar="PRESET",
+        help=f"{', '.join(PRESETS)} (default: what --init is, else the best of its kind of base in "
+        "docs/adapters.md)",
+    )
     adapter.add_argument("--name", help="how routes call it (default: the name of OUT)")
     adapter.add_argument(
         "--init", metavar="DIR", help="start from this adapter, e.g. one of many languages"
@@ -145,13 +152,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    chosen = preset(args.adapter)
-    sections = {"adapter": type(chosen), "training": TrainConfig, "augmentation": Augmentation}
-    settings = read_yaml(args.config, sections) if args.config else {}
-    adapter_config = _adapter_config(args, chosen, settings.get("adapter", {}))
+    if args.adapter:
+        preset(args.adapter)  # a wrong name is told before the base is loaded
+    families = tuple(config for config, _ in FAMILIES.values())
+    settings = _settings(args, adapter=families)
     config = _train_config(args, settings)
     model, data, dev = _load(args)
-    task = adapter_task(args, model, data, dev, config)
+    adapter_config = _adapter_config(args, model.backbone, settings.get("adapter", {}))
+    task = adapter_task(args, model, data, dev, config, adapter_config)
     kind = KINDS[task.settings["objective"]]
     if kind != "language" or task.head:  # no other objective reaches a decoder
         adapter_config = _encoder_only(adapter_config)
@@ -187,16 +195,22 @@ def _encoder_only(config: AdapterConfig) -> AdapterConfig:
 
 
 def _adapter_config(
-    args: argparse.Namespace, chosen: AdapterConfig, settings: dict[str, Any]
+    args: argparse.Namespace, backbone: Backbone, settings: dict[str, Any]
 ) -> AdapterConfig:
-    """The preset with what the YAML file and the command line say otherwise."""
-    for other, _ in FAMILIES.values():
-        foreign = set(given(args, other)) - {field.name for field in dataclasses.fields(chosen)}
-        if foreign:
-            option = "--" + min(foreign).replace("_", "-")
+    """The adapter asked for, with what the YAML file and the command line say otherwise."""
+    if args.init and not args.adapter:
+        chosen = load_adapter(args.init, backbone).config
+    else:
+        chosen = preset(args.adapter or backbone.best_adapter)
+    fields = [field.name for field in dataclasses.fields(chosen)]
+    options = (name for config, _ in FAMILIES.values() for name in given(args, config))
+    asked = {name: f"{args.config}: {name}" for name in settings}
+    asked |= {name: "--" + name.replace("_", "-") for name in options}
+    for name, where in asked.items():
+        if name not in fields:
             raise ConfigError(
-                f"{option}: {args.adapter} has no such setting; it has "
-                f"{', '.join(field.name for field in dataclasses.fields(chosen))}"
+                f"{where}: {args.adapter or chosen.method} has no such setting; it has "
+                f"{', '.join(fields)}"
             )
     config = type(chosen)
     built: AdapterConfig = build(config, dataclasses.asdict(chosen), settings, given(args, config))
@@ -204,14 +218,16 @@ def _adapter_config(
 
 
 def _finetune(args: argparse.Namespace) -> int:
-    sections = {"training": TrainConfig, "augmentation": Augmentation}
-    settings = read_yaml(args.config, sections) if args.config else {}
-    config = _train_config(args, settings)
+    config = _train_config(args, _settings(args))
     model, data, dev = _load(args)
-
     task = base_task(args, model, data, dev, config)
     key = {"base": model.backbone.fingerprint}
     return _run(args, model, FullTarget(model), task, data, dev, config, key)
+
+
+def _settings(args: argparse.Namespace, **more: tuple[type, ...]) -> dict[str, dict[str, Any]]:
+    sections = {"training": (TrainConfig,), "augmentation": (Augmentation,), **more}
+    return read_yaml(args.config, sections) if args.config else {}
 
 
 def _train_config(args: argparse.Namespace, settings: dict[str, dict[str, Any]]) -> TrainConfig:

@@ -48,6 +48,25 @@ def probe(home, base, out, *extra):
     return command("train", *sets, *fast, *silence, "--adapter", "head", *extra)
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_without_a_choice_the_best_of_the_base_is_trained(home, base, tmp_path):
+    few = ("--data", home / "data", "--base", home / base, "--steps", 1, *SINGLE)
+    assert command("train", *few, "--out", tmp_path / "best") == 0
+    best = {"whisper": "convpass", "wav2vec2": "conformer", "ast": "bottleneck"}[base]
+    assert description(tmp_path / "best")["config"]["method"] == best
+    # from another adapter: as that is
+    lora = ("--adapter", "lora", "--rank", 3)
+    assert command("train", *few, *lora, "--out", tmp_path / "lora") == 0
+    start = ("--init", tmp_path / "lora" / "adapter")
+    assert command("train", *few, *start, "--out", tmp_path / "more") == 0
+    started, more = (description(tmp_path / name)["config"] for name in ("lora", "more"))
+    assert (more["method"], more["rank"]) == ("lora", 3) and more == started
+
+
+def description(out):
+    return json.loads((out / "adapter" / "speechadapt.json").read_text())
+
+
 def result(out):
     return json.loads((out / "result.json").read_text())
 
@@ -69,7 +88,7 @@ def test_one_label_is_learnt(home, base, tmp_path, capsys):
     assert result(out)["objective"] == "classify"
     found = classified(home, base, out, capsys)
     assert all(name.startswith(label) for name, (label, _) in found.items()) and len(found) == 9
-    described = json.loads((out / "adapter" / "speechadapt.json").read_text())
+    described = description(out)
     assert described["info"]["kind"] == "task" and described["config"]["stacks"] == ["encoder"]
     pooling = "summary" if base == "ast" else "mean"
     assert described["head"]["pooling"] == pooling
@@ -129,7 +148,7 @@ def test_noise_is_undone_without_transcripts(home, tmp_path):
     assert train(home, "wav2vec2", out, *extra, "--eval-every", 4) == 0
     errors = [error for _, error in result(out)["errors"]]
     assert result(out)["metric"] == "loss" and min(errors) < 0.9 * errors[0]
-    described = json.loads((out / "adapter" / "speechadapt.json").read_text())
+    described = description(out)
     assert described["info"]["kind"] == "noise" and "head" not in described
     assert described["info"]["language"] is None
 
@@ -138,7 +157,7 @@ def test_ctc_over_pieces_of_words(home, tmp_path, capsys):
     out = tmp_path / "run"
     bpe = ("--vocabulary", "bpe", "--vocabulary-size", 6, "--layer-weights", "--steps", 40)
     assert train(home, "wav2vec2", out, *bpe, data="spoken") == 0
-    described = json.loads((out / "adapter" / "speechadapt.json").read_text())
+    described = description(out)
     assert described["head"]["tokens"] == ["<pad>", "a", "b", "▁", "▁a", "▁b"]
     capsys.readouterr()
     adapter = ("--base", home / "wav2vec2", "--adapter", out / "adapter")
@@ -154,7 +173,7 @@ def test_ctc_on_whispers_encoder(home, tmp_path):
     """A preset that also has places in the decoder is kept to the encoder."""
     out = tmp_path / "run"
     assert train(home, "whisper", out, "--objective", "ctc", "--steps", 3, data="spoken") == 0
-    described = json.loads((out / "adapter" / "speechadapt.json").read_text())
+    described = description(out)
     assert described["config"]["stacks"] == ["encoder"] and described["info"]["kind"] == "language"
 
 
