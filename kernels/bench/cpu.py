@@ -3,9 +3,10 @@
     python kernels/bench/cpu.py --threads 1 --out kernels/speechadapt_kernels/plans/cpu.json
 
 Measures bottlenecks of a batch in which each utterance has its own, in one batched product
-(together), each by itself (apart), and the former by ``torch.compile``, in turn; seconds of the
-processor, so others may use it too. What it writes is the size of a batch from which apart is
-better than together, chosen so that all measured cases take the least time.
+(together), each by itself (apart), in turn; seconds of the processor, so others may use it too.
+What it writes is the size of a batch from which apart is better than together, chosen so that all
+measured cases take the least time. ``--others`` measures two more, to see that neither is better
+than both: ``grouped``, PyTorch's grouped products, and ``compiled``, together by ``torch.compile``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from timing import in_turn, on_cpu
 from torch import Tensor
 
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights, bottleneck
+from speechadapt_kernels.stacked import layer_norm
 
 SIZES = ((512, 32), (768, 64), (1280, 64))  # of states and bottleneck
 ADAPTERS = (2, 8, 16)
@@ -37,18 +41,18 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--others", action="store_true", help="measure what is not used too")
     parser.add_argument("--out", type=Path, help="plan to write")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    print("| dim | adapters | frames | MiB | together (ms) | apart | compiled |")
-    print("|---" * 7 + "|")
+    print("| dim | adapters | frames | MiB | together (ms) | apart | grouped | compiled |")
+    print("|---" * 8 + "|")
     sizes, gains = [], []
     for dim, width in SIZES:
         for count in ADAPTERS:
             for frames in FRAMES:
-                taken = measured(dim, width, count, frames, args.rounds, args.compile)
+                taken = measured(dim, width, count, frames, args.rounds, args.others)
                 ratios = {name: seconds / taken["together"] for name, seconds in taken.items()}
                 size = 4 * count * frames * dim
                 sizes.append(size)
@@ -60,7 +64,8 @@ def main() -> int:
                     f"{size / 2**20:.2f}",
                     f"{1e3 * taken['together']:.2f}",
                 )
-                others = [f"{ratios[n]:.2f}" if n in ratios else "" for n in ("apart", "compiled")]
+                names = ("apart", "grouped", "compiled")
+                others = [f"{ratios[name]:.2f}" if name in ratios else "" for name in names]
                 print(f"| {' | '.join(map(str, (*cells, *others)))} |", flush=True)
     chosen = threshold(sizes, gains)
     print(f"\napart from {chosen} bytes ({chosen / 2**20:.1f} MiB)")
@@ -87,7 +92,7 @@ def threshold(sizes: Sequence[int], gains: Sequence[float]) -> int:
 
 @torch.inference_mode()
 def measured(
-    dim: int, width: int, count: int, frames: int, rounds: int, compiles: bool
+    dim: int, width: int, count: int, frames: int, rounds: int, others: bool
 ) -> dict[str, float]:
     """Seconds of each form."""
     weights = _weights(dim, width, count)
@@ -104,12 +109,29 @@ def measured(
         return torch.cat([bottleneck(one, one, mine, "gelu") for one, mine in parts])
 
     forms: dict[str, Callable[[Tensor], Tensor]] = {"together": together, "apart": apart}
-    if compiles:
+    if others:
+        forms["grouped"] = partial(_grouped, weights)
         torch._dynamo.reset()
         forms["compiled"] = torch.compile(together, fullgraph=True)
     x = torch.randn(count, 1, frames, dim, generator=torch.Generator().manual_seed(0))
+    for form in forms.values():
+        torch.testing.assert_close(form(x), together(x))
     turns = {name: on_cpu(form, [(x,)]) for name, form in forms.items()}
     return {name: median(taken) for name, taken in in_turn(turns, rounds).items()}
+
+
+def _grouped(weights: BottleneckWeights, x: Tensor) -> Tensor:
+    count, _, frames, _ = x.shape
+    ends = torch.arange(1, count + 1, dtype=torch.int32) * frames
+
+    def linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        made = F.grouped_mm(states.flatten(0, 2), weight.transpose(1, 2), offs=ends)
+        return made.view(count, 1, frames, -1) + bias[:, None, None]
+
+    assert weights.norm_weight is not None and weights.norm_bias is not None
+    normed = layer_norm(x, weights.norm_weight, weights.norm_bias)
+    hidden = F.gelu(linear(normed, weights.down, weights.down_bias))
+    return x + linear(hidden, weights.up, weights.up_bias)
 
 
 def _weights(dim: int, width: int, count: int) -> BottleneckWeights:
