@@ -9,16 +9,16 @@ Texts and numbers go in, tables and pages come out; nothing here knows a model. 
     print(interval_of(rate))
 """
 
-from speechadapt_eval.bootstrap import (
+from speechadapt_eval.errors import EvalError
+from speechadapt_eval.statistics.bootstrap import (
     Interval,
     Paired,
     confidence_interval,
     interval_of,
     paired_difference,
 )
-from speechadapt_eval.errors import EvalError
-from speechadapt_eval.normalize import normalizer
-from speechadapt_eval.wer import ErrorRate, Op, Utterance, align, score
+from speechadapt_eval.transcripts.normalize import normalizer
+from speechadapt_eval.transcripts.wer import ErrorRate, Op, Utterance, align, score
 
 __all__ = [
     "ErrorRate",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from speechadapt.backbones.checkpoints import load_whisper
 from speechadapt.data import read_data_dir, write_data_dir
-from speechadapt_eval.chart import training_charts
-from speechadapt_eval.page import Page, write_page
-from speechadapt_eval.systems import SystemRow, render_systems
+from speechadapt_eval.report.chart import training_charts
+from speechadapt_eval.report.page import Page, write_page
+from speechadapt_eval.report.systems import SystemRow, render_systems
 from speechadapt_recipes.corpora import tuxpaint
 from speechadapt_recipes.runs import parameters_of
 from speechadapt_recipes.steps import Transcribed, speechadapt, training_curves, transcribe

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechadapt.adapters.registry import PRESETS
-from speechadapt_eval.bootstrap import interval_of
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import read_kaldi_text
-from speechadapt_eval.table import percent, percent_range, render
-from speechadapt_eval.wer import score
+from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.statistics.bootstrap import interval_of
+from speechadapt_eval.transcripts.wer import score
 from speechadapt_recipes.bases.categories import TABLE, read_categories
 from speechadapt_recipes.bases.scores import best_label, error_cells, read_answers
 from speechadapt_recipes.runs import parameters_of, read_json, read_references

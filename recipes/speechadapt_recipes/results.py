@@ -11,10 +11,10 @@ import torch
 
 from speechadapt.model import load
 from speechadapt.store import save_adapter
-from speechadapt_eval.bootstrap import interval_of, paired_difference
 from speechadapt_eval.io import read_kaldi_text
-from speechadapt_eval.table import percent, percent_range, render
-from speechadapt_eval.wer import ErrorRate, score
+from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.statistics.bootstrap import interval_of, paired_difference
+from speechadapt_eval.transcripts.wer import ErrorRate, score
 from speechadapt_recipes.corpora.splits import SPLITS
 from speechadapt_recipes.runs import read_json, read_references
 

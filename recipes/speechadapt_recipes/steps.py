@@ -15,7 +15,7 @@ from speechadapt.data import read_data_dir
 from speechadapt.errors import SpeechAdaptError
 from speechadapt.files import write_json
 from speechadapt_eval.io import read_kaldi_text
-from speechadapt_eval.wer import ErrorRate, score
+from speechadapt_eval.transcripts.wer import ErrorRate, score
 
 
 class CommandFailed(SpeechAdaptError):

@@ -70,7 +70,7 @@ def test_is_reproducible_whatever_the_order_and_the_chunks(monkeypatch):
     assert one == confidence_interval(
         errors[order], n_ref[order], list(speakers[order]), samples=2000
     )
-    monkeypatch.setattr("speechadapt_eval.bootstrap._CELLS", 50)
+    monkeypatch.setattr("speechadapt_eval.statistics.bootstrap._CELLS", 50)
     assert one == confidence_interval(errors, n_ref, list(speakers), samples=2000)
     assert one != confidence_interval(errors, n_ref, list(speakers), samples=2000, seed=1)
 

@@ -9,7 +9,7 @@ import pytest
 
 def run(folder, *args):
     return subprocess.run(
-        [sys.executable, "-m", "speechadapt_eval.cli", *args],
+        [sys.executable, "-m", "speechadapt_eval.cli.main", *args],
         cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=60,
         check=False,
     )  # fmt: skip
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_reader_that_stops_early(folder):
-    command = f"{sys.executable} -m speechadapt_eval.cli wer ref a | true"
+    command = f"{sys.executable} -m speechadapt_eval.cli.main wer ref a | true"
     done = subprocess.run(
         command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
@@ -114,7 +114,7 @@ def test_help_has_examples(folder):
 
 def test_stands_alone(folder):
     code = (
-        "import sys, speechadapt_eval.cli, speechadapt_eval.page\n"
+        "import sys, speechadapt_eval.cli.main, speechadapt_eval.report.page\n"
         "print([n for n in ('torch', 'transformers', 'speechadapt') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from speechadapt_eval import EvalError, score
-from speechadapt_eval.chart import Chart, Series, smooth, svg, training_charts
-from speechadapt_eval.page import Page, render_page, write_page
-from speechadapt_eval.systems import SystemRow
+from speechadapt_eval.report.chart import Chart, Series, smooth, svg, training_charts
+from speechadapt_eval.report.page import Page, render_page, write_page
+from speechadapt_eval.report.systems import SystemRow
 
 EVIL = '<script>alert("1")</script>&"\''
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from speechadapt_eval import EvalError, score
-from speechadapt_eval.systems import HEADER, SystemRow, render_systems
-from speechadapt_eval.table import display_width, percent, percent_range, render
+from speechadapt_eval.report.systems import HEADER, SystemRow, render_systems
+from speechadapt_eval.report.table import display_width, percent, percent_range, render
 
 
 def test_plain_and_markdown():

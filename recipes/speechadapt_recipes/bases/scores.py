@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from speechadapt.data import Utterance, read_data_dir
-from speechadapt_eval.bootstrap import confidence_interval, interval_of
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import read_kaldi_text
-from speechadapt_eval.table import percent, percent_range, render
-from speechadapt_eval.wer import score
+from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.statistics.bootstrap import confidence_interval, interval_of
+from speechadapt_eval.transcripts.wer import score
 from speechadapt_recipes.bases.categories import read_categories
 
 

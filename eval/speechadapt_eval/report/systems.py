@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from speechadapt_eval.bootstrap import Interval, Paired, interval_of, paired_difference
-from speechadapt_eval.table import percent, percent_range, render
-from speechadapt_eval.wer import ErrorRate
+from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.statistics.bootstrap import Interval, Paired, interval_of, paired_difference
+from speechadapt_eval.transcripts.wer import ErrorRate
 
 NOTHING = "–"  # in a cell whose figure is not known or does not apply
 HEADER = (

@@ -17,7 +17,7 @@ import jiwer
 import numpy as np
 
 from speechadapt_eval.errors import EvalError, choose, some
-from speechadapt_eval.normalize import normalizer
+from speechadapt_eval.transcripts.normalize import normalizer
 
 # How a normalised text becomes tokens. Characters are code points and include the space between
 # words, as in jiwer and most published figures.
@@ -186,7 +186,7 @@ def score(
         refs: Utterance id to reference text, raw.
         hyps: Utterance id to hypothesis text, raw.
         unit: ``word`` or ``char`` (code points of the normalised text, spaces included).
-        normalize: Name of a normaliser (see ``speechadapt_eval.normalize``).
+        normalize: Name of a normaliser (see ``speechadapt_eval.transcripts.normalize``).
         mode: ``strict``: the ids must be the same; ``present``: score those in both;
             ``all``: a missing hypothesis is an empty one. Both lenient modes count what differs.
 

@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.wer import ErrorRate, clusters_of, require_same_utterances
+from speechadapt_eval.transcripts.wer import ErrorRate, clusters_of, require_same_utterances
 
 FEW_CLUSTERS = 20
 _CELLS = 4_000_000  # multinomial counts drawn at a time: 32 MB

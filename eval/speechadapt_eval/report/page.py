@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from speechadapt_eval.chart import Chart, svg
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.page_style import STYLE
-from speechadapt_eval.systems import HEADER, NOTHING, SystemRow, notes
-from speechadapt_eval.table import percent, percent_range
-from speechadapt_eval.wer import ErrorRate, Op, require_same_utterances
+from speechadapt_eval.report.chart import Chart, svg
+from speechadapt_eval.report.page_style import STYLE
+from speechadapt_eval.report.systems import HEADER, NOTHING, SystemRow, notes
+from speechadapt_eval.report.table import percent, percent_range
+from speechadapt_eval.transcripts.wer import ErrorRate, Op, require_same_utterances
 
 _LEGEND = (
     '<p class="note">Marks: <span class="sub"><ins>heard</ins><del>spoken</del></span> another '
@@ -37,7 +37,7 @@ class Page:
         systems: Name to word errors, for the aligned transcripts; the last one is the system of
             interest: where it errs most comes first. All on the same utterances.
         audio: Utterance id to the name of its recording.
-        charts: See ``speechadapt_eval.chart.training_charts``.
+        charts: See ``speechadapt_eval.report.chart.training_charts``.
         next_commands: What to type next; lines that begin with ``#`` are remarks.
         language: BCP 47 tag of the transcripts, for fonts, hyphenation and screen readers.
         worst: How many utterances to show at most.

@@ -1,0 +1,1 @@
+"""The ``speechadapt-eval`` command: ``main`` finds the command, each has a module."""
