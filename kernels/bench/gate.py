@@ -52,6 +52,7 @@ VARIANTS = {"lowbit.forward": ({"BITS": 8, "RAISED": 128}, {"BITS": 1, "RAISED":
 CONSTANTS = {
     "DIM": 1280,
     "OUT": 1280,
+    "CENTRED": True,
     "SLICES": 1,
     "ACTIVATION": "gelu",
     "NORM": True,
@@ -75,7 +76,9 @@ TYPES = {
     **dict.fromkeys(("slots", "offsets"), "*i32"),
     **dict.fromkeys(("frames", "rows", "samples"), "i32"),
     **dict.fromkeys(("scale", "epsilon", "floor"), "fp32"),
-    **dict.fromkeys(("down_sum", "down_bias", "up_bias", "bias_out", "sum_out"), "*fp32"),
+    **dict.fromkeys(
+        ("down_sum", "down_bias", "up_bias", "bias_out", "sum_out", "means", "mean_out"), "*fp32"
+    ),
     **dict.fromkeys(("reading_bias", "direct", "constant", "value_bias"), "*fp32"),
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
     **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
