@@ -44,7 +44,10 @@ def main() -> int:
 
 def markdown(cases: dict[str, Times], floors: Floors, title: str) -> Iterator[str]:
     """A table for each case."""
-    yield f"{title}. Microseconds of ours, its share of the floor, and others as its multiples."
+    yield (
+        f"{title}. Microseconds of ours, the floor's share of them, and others as their multiples; "
+        "`compile` at one size."
+    )
     for name, times in cases.items():
         others = list(dict.fromkeys(s for each in times.values() for s in each))
         yield f"\n| {name} | ours | floor | {' | '.join(others)} |"
@@ -88,7 +91,7 @@ def read(table: Path) -> tuple[dict[str, Times], Floors, str]:
     title = ""
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            title = f"{row['device']}, {row['dtype']}, torch {row['torch']}, {row['commit']}"
+            title = f"{row['device']}, {row['versions']}, {row['path']}, commit {row['commit']}"
             if row["microseconds"]:
                 size = f"{row['model'].split(',')[0]} {row['batch']} × {row['frames']}"
                 cases[row["case"]][size][row["system"]] = float(row["microseconds"])
