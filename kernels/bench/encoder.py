@@ -42,6 +42,7 @@ SIZES = {  # dim, layers, mel bins, bottleneck
     "whisper-large-v3": (1280, 32, 128, 64),
 }
 ADAPTERS = 16
+FUSED = "triton"  # the path of fused operators
 MOST = 2e-2  # between the two paths, over all layers, in bfloat16
 COLUMNS = ("encoder", "batch", "positions", "frozen (ms)", "in torch", "fused", "16 adapters")
 
@@ -121,8 +122,8 @@ def compared(
     systems = {
         "frozen": ("torch", [None] * batch),
         "in torch": ("torch", one),
-        "fused": ("triton", one),
-        "fused, 16 adapters": ("triton", each),
+        "fused": (FUSED, one),
+        "fused, 16 adapters": (FUSED, each),
     }
     turns: dict[str, Turn] = {}
     states = {}

@@ -60,12 +60,13 @@ def markdown(cases: dict[str, Times], floors: Floors, title: str) -> Iterator[st
 
 def draw(cases: dict[str, Times], title: str, path: Path) -> None:
     """One panel for each case, one colour for each system."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     systems = list(dict.fromkeys(s for t in cases.values() for each in t.values() for s in each))
     columns = 3
     rows = -(-len(cases) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(6 * columns, 4 * rows), squeeze=False)
+    figure = Figure(figsize=(6 * columns, 4 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat[len(cases) :]:
         panel.set_axis_off()
     for panel, (name, times) in zip(panels.flat, cases.items(), strict=False):
