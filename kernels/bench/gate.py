@@ -161,10 +161,10 @@ def variants(kernel: str, arch: int) -> list[Variant]:
     if arch != OTHERS_ON:
         return list(main)
     # Triton compiles again for integers that are 1 or multiples of 16, unless told not to.
-    free = [p.name for p in KERNELS[kernel].params if TYPES.get(p.name) == "i32"]
-    kept = [p.name for p in KERNELS[kernel].params if p.do_not_specialize]
-    special = [dict.fromkeys(set(free) - set(kept), value) for value in (1, 16)]
-    return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special if each)]
+    params = getattr(KERNELS[kernel], "params", ())  # its interpreter has none
+    free = [p.name for p in params if TYPES.get(p.name) == "i32" and not p.do_not_specialize]
+    special = [dict.fromkeys(free, value) for value in (1, 16)] if free else []
+    return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special)]
 
 
 def dtype_of(row: Row) -> str | None:

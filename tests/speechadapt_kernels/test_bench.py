@@ -84,7 +84,12 @@ def test_a_kernel_that_keeps_the_last_of_a_sum_alone_is_refused(monkeypatch):
 
             return launched
 
-    with trying("bottleneck.outer", Tiles(block, 64, 4, 2)):
+    tiles = Tiles(block, 128, 4, 2)
+    with (
+        trying("bottleneck.forward", tiles),
+        trying("bottleneck.backward", tiles),
+        trying("bottleneck.outer", tiles),
+    ):
         assert right(problem, checked(problem))
         monkeypatch.setattr(launch.kernels, "outer_kernel", Overwriting())
         assert not right(problem, checked(problem))
