@@ -3,9 +3,11 @@
     python kernels/bench/encoder.py --models whisper-base whisper-large-v3 --batches 1 8
 
 Random weights of the models' sizes, bfloat16, one bottleneck adapter at the output of every layer,
-everything in CUDA graphs. Prints each as a multiple of the frozen encoder (bars: fused 1.03 from
-batch 8 on, 1.10 for one utterance at 50 positions), and sixteen adapters in one batch as a multiple
-of one (bar: 1.02). Fused and torch must give the same to rounding before anything is timed.
+everything in CUDA graphs. Prints a table: each as a multiple of the frozen encoder (bars: fused
+1.03 from batch 8 on, 1.10 for one utterance at 50 positions), and sixteen adapters in one batch as
+a multiple of one (bar: 1.02). Fused and torch must give the same to rounding, and each graph what
+its launches give, before anything is timed. On a CPU, in float32, as they are launched: to see that
+the script runs (``--models tiny``).
 """
 
 from __future__ import annotations
@@ -14,32 +16,35 @@ import argparse
 import os
 import statistics
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from timing import Turn, captured, in_turn
+from timing import Turn, apart, captured, in_turn, on_cpu
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.bottleneck import BottleneckConfig
 from speechadapt.adapters.registry import family_of
 from speechadapt.backbones.whisper import WhisperBackbone
-from speechadapt.call import running
+from speechadapt.call import Call, running
 from speechadapt.features import Features
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
 from speechadapt_kernels.dispatch import VARIABLE
 
 SIZES = {  # dim, layers, mel bins, bottleneck
+    "tiny": (64, 2, 80, 16),
     "whisper-base": (512, 6, 80, 32),
     "whisper-small": (768, 12, 80, 64),
     "whisper-large-v3": (1280, 32, 128, 64),
 }
 ADAPTERS = 16
-DTYPE = torch.bfloat16
+FUSED = "triton"  # the path of fused operators
 MOST = 2e-2  # between the two paths, over all layers, in bfloat16
+COLUMNS = ("encoder", "batch", "positions", "frozen (ms)", "in torch", "fused", "16 adapters")
 
 
 def main() -> int:
@@ -48,22 +53,24 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 16])
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES)[1:])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--frames", nargs="+", type=int, default=[50, 1500])
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     device = torch.device(args.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     good = True
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for name in args.models:
-        model = loaded(name, device)
+        model = loaded(name, device, dtype)
         for batch in args.batches:
             for frames in args.frames:
                 good &= compared(name, model, batch, frames, args.rounds, device)
     return 0 if good else 1
 
 
-def loaded(name: str, device: torch.device) -> SpeechModel[WhisperBackbone]:
+def loaded(name: str, device: torch.device, dtype: torch.dtype) -> SpeechModel[WhisperBackbone]:
     """A model of that size with its adapters."""
     dim, layers, bins, width = SIZES[name]
     config = WhisperConfig(
@@ -77,7 +84,7 @@ def loaded(name: str, device: torch.device) -> SpeechModel[WhisperBackbone]:
         num_mel_bins=bins,
     )
     torch.manual_seed(0)
-    whisper = WhisperForConditionalGeneration(config).to(device, DTYPE)
+    whisper = WhisperForConditionalGeneration(config).to(device, dtype)
     whisper.eval().requires_grad_(False)
     # An encoder needs no tokenizer.
     checkpoint: Any = SimpleNamespace(
@@ -88,7 +95,7 @@ def loaded(name: str, device: torch.device) -> SpeechModel[WhisperBackbone]:
     sites = [site for site in model.backbone.sites.values() if site.name.startswith("encoder")]
     for index in range(ADAPTERS):
         made = Adapter.fresh(str(index), adapter, family_of(adapter), sites, AdapterInfo(), index)
-        made.to(device, DTYPE)
+        made.to(device, dtype)
         for _, tensor in made.named_tensors():
             tensor.data.add_(0.01 * torch.randn_like(tensor))
         model.bank.add(made)
@@ -115,36 +122,48 @@ def compared(
     systems = {
         "frozen": ("torch", [None] * batch),
         "in torch": ("torch", one),
-        "fused": ("triton", one),
-        "fused, 16 adapters": ("triton", each),
+        "fused": (FUSED, one),
+        "fused, 16 adapters": (FUSED, each),
     }
     turns: dict[str, Turn] = {}
     states = {}
-    with ExitStack() as stack:
-        for system, (path, routes) in systems.items():
-            os.environ[VARIABLE] = path
-            call = model.bank.call(routes, model.backbone.key_lengths(mel))
-            stack.enter_context(running(call))
+    calls = []  # hold the slots and stacked weights that graphs read as long as they are replayed
+    for system, (path, routes) in systems.items():
+        calls.append(model.bank.call(routes, model.backbone.key_lengths(mel)))
 
-            def encode() -> torch.Tensor:
+        def encode(call: Call = calls[-1], path: str = path) -> torch.Tensor:
+            with running(call), taking(path):
                 return model.backbone.encode(mel).states
 
-            states[system] = encode().float()
-            turns[system] = captured(encode, [()])
-    apart = (states["fused"] - states["in torch"]).norm() / states["in torch"].norm()
-    title = f"{name} batch {batch} positions {frames}"
-    if not apart < MOST:
-        print(f"{title}: WRONG: the paths are {float(apart):.1e} apart; not timed")
+        states[system] = encode()
+        turns[system] = (captured if device.type == "cuda" else on_cpu)(encode, [()])
+    difference = apart(states["fused"], states["in torch"])
+    if not difference < MOST:
+        print(f"| {name} | {batch} | {frames} | WRONG: the paths are {difference:.1e} apart |")
         return False
     seconds = {key: statistics.median(taken) for key, taken in in_turn(turns, rounds).items()}
     frozen, fused = seconds["frozen"], seconds["fused"]
-    print(
-        f"{title}: frozen {1e3 * frozen:.3f} ms, in torch {seconds['in torch'] / frozen:.3f} x, "
-        f"fused {fused / frozen:.3f} x; 16 adapters {seconds['fused, 16 adapters'] / fused:.3f} x "
-        "of one",
-        flush=True,
+    cells = (
+        f"{1e3 * frozen:.3f}",
+        f"{seconds['in torch'] / frozen:.3f}",
+        f"{fused / frozen:.3f}",
+        f"{seconds['fused, 16 adapters'] / fused:.3f}",
     )
+    print(f"| {name} | {batch} | {frames} | {' | '.join(cells)} |", flush=True)
     return True
+
+
+@contextmanager
+def taking(path: str) -> Iterator[None]:
+    """Operators take this path."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = path
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 if __name__ == "__main__":

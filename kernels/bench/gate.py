@@ -3,8 +3,10 @@
     python kernels/bench/gate.py --arch 80 90 100
 
 A kernel that spills registers to memory, or that does not use the tensor cores, is a defect: the
-command then ends with 1. Needs Triton (which brings the assembler), no GPU. On Hopper, tiles of
-64 frames and more should use its wgmma (HGMMA), smaller ones cannot.
+command then ends with 1. Needs Triton (which brings the assembler), no GPU. Tiles of 64 frames and
+more should use the instructions of their own that Hopper (wgmma, HGMMA) and Blackwell (tcgen05,
+UTCHMMA) have; smaller ones cannot. Every kernel is compiled as it is launched most; on Hopper also
+in the other ways that it is launched in.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from speechadapt_kernels.logmel import kernels as logmel
 from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.lowbit import kernels as lowbit
-from speechadapt_kernels.plan import Row, read_plan
+from speechadapt_kernels.plan import Row, Tiles, read_plan
 
 KERNELS = {
     "bottleneck.forward": bottleneck.forward_kernel,
@@ -46,18 +49,35 @@ KERNELS = {
     "conformer.conv": conformer.conv_kernel,
     "logmel.spectrum": logmel.spectrum_kernel,
     "lowbit.forward": lowbit.forward_kernel,
+    "logmel.scale": logmel.scale_kernel,
 }
-# Kernels that are compiled in more than one way for a row.
-VARIANTS = {"lowbit.forward": ({"BITS": 8, "RAISED": 128}, {"BITS": 1, "RAISED": 1})}
+# Launched as it is whatever the plan: here with triton's own defaults.
+FIXED = Row("logmel.scale", width=None, frames=None, tiles=Tiles(16, 64, 4, 3))
+Variant = dict[str, Any]  # constants, and integers that Triton knows more about than their type
+# As launched by LoRA beside a layer of two slices.
+SLICED = {"SLICES": 2, "OUT": 2560, "NORM": False, "BIAS": False, "SAME": False}
+SLICED |= {"ACTIVATION": "identity"}
+MAIN: dict[str, tuple[Variant, ...]] = {
+    "lowbit.forward": ({"BITS": 8, "RAISED": 128}, {"BITS": 1, "RAISED": 1}),
+}
+OTHERS: dict[str, tuple[Variant, ...]] = {
+    "bottleneck.forward": ({"PACKED": True}, SLICED),
+    "bottleneck.backward": ({"PACKED": True}, SLICED),
+    "bottleneck.outer": ({"PACKED": True}, {"DIM": 2560, "SLICES": 2}),
+    "fusion.score": ({"SCORES": False},),
+    "fusion.mix": ({"SCORES": False},),
+    "lowbit.forward": ({"BITS": 8, "RAISED": 128, "PACKED": True},),
+}
+OTHERS_ON = 90
 CONSTANTS = {
     "DIM": 1280,
     "OUT": 1280,
-    "CENTRED": True,
     "SLICES": 1,
     "ACTIVATION": "gelu",
     "NORM": True,
     "BIAS": True,
     "SUMS": True,
+    "CENTRED": True,
     "SAME": True,
     "PACKED": False,
     "SCORES": True,
@@ -71,14 +91,16 @@ CONSTANTS = {
     "BINS": 128,
     "BLOCK_BINS": 128,
     "BLOCK_DISTANCES": logmel_launch.BLOCK_DISTANCES,
+    "TILES": 188,
+    "BLOCK_TILES": 256,
+    "BLOCK": logmel_launch.BLOCK,
 }
 TYPES = {
     **dict.fromkeys(("slots", "offsets"), "*i32"),
     **dict.fromkeys(("frames", "rows", "samples"), "i32"),
-    **dict.fromkeys(("scale", "epsilon", "floor"), "fp32"),
-    **dict.fromkeys(
-        ("down_sum", "down_bias", "up_bias", "bias_out", "sum_out", "means", "mean_out"), "*fp32"
-    ),
+    **dict.fromkeys(("scale", "epsilon", "floor", "span"), "fp32"),
+    **dict.fromkeys(("down_sum", "down_bias", "up_bias", "bias_out", "sum_out"), "*fp32"),
+    **dict.fromkeys(("means", "mean_out", "values", "loudest_in"), "*fp32"),
     **dict.fromkeys(("reading_bias", "direct", "constant", "value_bias"), "*fp32"),
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
     **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
@@ -87,7 +109,12 @@ TYPES = {
     **dict.fromkeys(("waves", "cosines", "sines", "filters", "loudest_out"), "*fp32"),
     "lengths": "*i64",
 }
-STATES = "*bf16"
+TENSORS = {None: "*bf16", "float32": "*fp32"}  # by the type of states that a row is for
+# On the cores that tiles of so many frames have instructions of their own for.
+OWN = {90: ("HGMMA", "wgmma"), 100: ("UTCHMMA", "tcgen05")}
+LARGE = 64
+LEAST_SHARED = 99 << 10  # bytes of shared memory that a program can have
+SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 IN_FLOAT32 = ("bottleneck.outer", "logmel.spectrum")  # what they write
 WIDEST = 256  # bottleneck
 
@@ -100,33 +127,52 @@ def main() -> int:
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     args = parser.parse_args()
+    begun = time.monotonic()
     print(f"triton {triton.__version__}, bfloat16, {CONSTANTS['DIM']} values")
     print("| sm | kernel | width | frames | tile | registers | stack | spills | tensor cores | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
-    rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
+    rows = [row for row in (*read_plan(args.plan), FIXED) if row.kernel in args.kernels]
     wanted = [
         (row, arch, variant)
         for arch in args.arch
         for row in rows
-        for variant in VARIANTS.get(row.kernel, ({},))
+        for variant in variants(row.kernel, arch)
     ]
     with ProcessPoolExecutor(args.jobs) as pool:
-        for (row, arch, variant), used in zip(
-            wanted, pool.map(usage, *zip(*wanted, strict=True)), strict=True
-        ):
-            fault = fault_of(row, arch, used)
+        found = pool.map(examined, *zip(*wanted, strict=True))
+        for (row, arch, variant), (used, fault) in zip(wanted, found, strict=True):
             good &= fault is None
             tiles = row.tiles
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
             name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
+            name += f" {dtype_of(row) or ''}".rstrip()
             cells = [arch, name, row.width or WIDEST, row.frames or "any", tile]
-            cells += [used["REG"], used["STACK"], used["spills"], used["tensor"], fault or ""]
+            cells += [used.get(n, "") for n in ("REG", "STACK", "spills", "tensor")]
+            cells.append(fault or "")
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    print(f"\n{len(wanted)} compiled in {time.monotonic() - begun:.0f} s")
     return 0 if good else 1
 
 
-def compiled(row: Row, arch: int, variant: dict[str, int]) -> Any:
+def variants(kernel: str, arch: int) -> list[Variant]:
+    """The ways in which a kernel is compiled for an architecture."""
+    main = MAIN.get(kernel, ({},))
+    if arch != OTHERS_ON:
+        return list(main)
+    # Triton compiles again for integers that are 1 or multiples of 16, unless told not to.
+    params = getattr(KERNELS[kernel], "params", ())  # its interpreter has none
+    free = [p.name for p in params if TYPES.get(p.name) == "i32" and not p.do_not_specialize]
+    special = [dict.fromkeys(free, value) for value in (1, 16)] if free else []
+    return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special)]
+
+
+def dtype_of(row: Row) -> str | None:
+    """The type of states that a row is for; None = any, so a half type."""
+    return getattr(row, "dtype", None)
+
+
+def compiled(row: Row, arch: int, variant: Variant) -> Any:
     """The kernel of a row, compiled for an architecture (90 = sm_90)."""
     kernel, tiles, width = KERNELS[row.kernel], row.tiles, row.width or WIDEST
     wanted = (
@@ -134,30 +180,33 @@ def compiled(row: Row, arch: int, variant: dict[str, int]) -> Any:
         | variant
         | {
             "WIDTH": width,
-            "RANK": width,
+            "RANK": width // variant.get("SLICES", 1),
             "CHANNELS": width,
             "BLOCK_FRAMES": tiles.frames,
             "BLOCK_DIM": tiles.dim,
         }
     )
     names = kernel.arg_names
+    multiples = [n for n in names if n in variant and TYPES.get(n) == "i32" and variant[n] > 1]
+    wanted = {n: value for n, value in wanted.items() if n in names and n not in multiples}
     types = TYPES | ({"out": "*fp32"} if row.kernel in IN_FLOAT32 else {})
     if "BITS" in variant:
         types |= dict.fromkeys(("down", "up"), "*i8" if variant["BITS"] == 8 else "*u8")
-    signature = {n: "constexpr" if n in wanted else types.get(n, STATES) for n in names}
+    states = TENSORS[dtype_of(row)]
+    signature = {n: "constexpr" if n in wanted else types.get(n, states) for n in names}
     # Tensors of torch begin at multiples of 16 bytes.
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
-        if signature[name].startswith("*")
+        if signature[name].startswith("*") or name in multiples
     }
-    constants = {(names.index(n),): value for n, value in wanted.items() if n in names}
+    constants = {(names.index(n),): value for n, value in wanted.items()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def usage(row: Row, arch: int, variant: dict[str, int]) -> dict[str, int]:
+def usage(row: Row, arch: int, variant: Variant) -> dict[str, int]:
     """Registers, stack, instructions that spill, instructions of tensor cores."""
     kernel = compiled(row, arch, variant)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -169,28 +218,49 @@ def usage(row: Row, arch: int, variant: dict[str, int]) -> dict[str, int]:
             command = [str(tool), option, file.name]
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-        found = {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", dump("-res-usage"))}
-        code = dump("-sass")
+        found = counted(dump("-res-usage"), dump("-sass"))
+    return found | {"shared": kernel.metadata.shared}
+
+
+def counted(resources: str, code: str) -> dict[str, int]:
+    """What :func:`usage` gives, from what the disassembler prints."""
+    found = {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", resources)}
     found["spills"] = len(re.findall(r"\b(?:LDL|STL)\b", code))
-    found["HGMMA"] = len(re.findall(r"\bHGMMA\b", code))
+    for name in ("HGMMA", "UTCHMMA"):
+        found[name] = len(re.findall(rf"\b{name}\b", code))
     found["tensor"] = len(re.findall(r"\b(?:HMMA|HGMMA|UTCHMMA)\b", code))
     return found
 
 
 def faults(row: Row, arch: int) -> list[str]:
     """What is wrong with any variant of a row."""
-    found = (fault_of(row, arch, usage(row, arch, v)) for v in VARIANTS.get(row.kernel, ({},)))
+    found = (examined(row, arch, variant)[1] for variant in variants(row.kernel, arch))
     return [fault for fault in found if fault]
+
+
+def examined(row: Row, arch: int, variant: Variant) -> tuple[dict[str, int], str | None]:
+    """What :func:`usage` and :func:`fault_of` give; the compiler may refuse it."""
+    try:
+        used = usage(row, arch, variant)
+    except Exception as error:  # of Triton or its assembler, each of its own kind
+        lines = str(error).splitlines() or [""]
+        return {}, f"does not compile: {type(error).__name__}: {lines[0]}"
+    return used, fault_of(row, arch, used)
 
 
 def fault_of(row: Row, arch: int, used: dict[str, int]) -> str | None:
     """What is wrong with the machine code, in words; None = nothing."""
     if used["STACK"] or used["spills"]:
         return "spills"
+    if used["shared"] > SHARED.get(arch, LEAST_SHARED):
+        return f"{used['shared']} bytes of shared memory"
+    if row.kernel == FIXED.kernel:
+        return None
     if not used["tensor"]:
         return "no tensor cores"
-    if arch == 90 and row.tiles.frames >= 64 and not used["HGMMA"]:
-        return "no wgmma"
+    instruction, name = OWN.get(arch, ("tensor", ""))
+    if row.tiles.frames >= LARGE and not used[instruction]:
+        return f"no {name}"
     return None
 
 

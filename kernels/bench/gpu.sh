@@ -1,27 +1,91 @@
 #!/usr/bin/env bash
-# All that only a GPU can say, as one command: kernels/bench/gpu.sh [OUT]
+# All that only a GPU can say, as one command in eight minutes: kernels/bench/gpu.sh [--dry] [OUT]
 # Compile every row of the plan, run the operators' tests, look for wrong memory accesses and races,
-# time every operator and whole encoders, and write tables and a picture into OUT (default: bench).
+# tune, time every operator and whole encoders, and write into OUT (default: bench) what each step
+# printed, and benchmarks.md, which can be pasted into docs/benchmarks.md. A step that fails does not
+# keep the others from running; the command then ends with 1.
+# --dry: the same steps without a GPU, on a size or two: only to see that they run.
 # PYTHON names the interpreter of an environment in which the package is installed.
-set -euo pipefail
+set -uo pipefail
 cd "$(dirname "$0")/../.."
-out=${1:-bench} python=${PYTHON:-python3}
-mkdir -p "$out"
-export SPEECHADAPT_KERNELS=triton TRITON_DEFAULT_FP_FUSION=1
-arch=$($python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
-
-$python -m speechadapt.cli.main doctor | tee "$out"/doctor.txt
-$python kernels/bench/gate.py --arch "$arch" --jobs "$(nproc)" >"$out"/gate.md
-$python -m pytest -q -p no:cacheprovider tests/speechadapt_kernels | tee "$out"/tests.txt
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" kernels/bench/run.py --rounds 0 \
-      --models whisper-base --batches 2 --frames 50 --out "$out"/"$tool".csv >"$out"/"$tool".txt
-  done
-else
-  echo "$0: compute-sanitizer is not installed: memory accesses were not looked at" >&2
+dry=
+if [ "${1:-}" = --dry ]; then
+  dry=1
+  shift
 fi
-$python kernels/bench/run.py --out "$out"/operators.csv | tee "$out"/operators.txt
-$python kernels/bench/report.py "$out"/operators.csv --picture "$out"/operators.svg >"$out"/operators.md ||
-  $python kernels/bench/report.py "$out"/operators.csv >"$out"/operators.md
-$python kernels/bench/encoder.py | tee "$out"/encoders.txt
+out=${1:-bench} python=${PYTHON:-python3}
+mkdir -p "$out/steps"
+rm -f "$out"/steps/*
+export TRITON_DEFAULT_FP_FUSION=1 PYTHONUNBUFFERED=1
+
+# step NAME SECONDS COMMAND...: its output in $out/NAME.txt, what became of it in $out/steps/NAME.
+step() {
+  local name=$1 limit=$2 begun=$SECONDS code=0
+  shift 2
+  timeout "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err" || code=$?
+  local words="exit $code"
+  [ $code = 0 ] && words=good
+  [ $code = 124 ] && words="out of time ($limit s)"
+  echo "| $name | $words | $((SECONDS - begun)) |" | tee "$out/steps/$name"
+}
+
+tests=tests/speechadapt_kernels triton="env SPEECHADAPT_KERNELS=triton"
+bench=kernels/bench plans=kernels/speechadapt_kernels/plans
+# Everything that a kernel is compiled for: tiles of 16 and of 64 frames, packed, sliced, trained.
+check="$bench/run.py --rounds 0 --models whisper-base --batches 2 --frames 50 300"
+if [ -n "$dry" ]; then
+  triton="$triton TRITON_INTERPRET=1"
+  plans=$out
+  check="$bench/run.py --device cpu --rounds 0 --models whisper-base --batches 2 --frames 3"
+  step doctor 120 $python -m speechadapt.cli.main doctor
+  step gate 300 $python $bench/gate.py --arch 90 --kernels fusion.mix --jobs 1
+  step tests 300 $python -m pytest -q -p no:cacheprovider $tests/test_plan.py $tests/test_bench.py
+  step memcheck 300 $triton $python $check --out "$out/memcheck.csv"
+  step tune 600 $triton $python $bench/tune.py --device cpu --rounds 4 --out "$plans/dry.json"
+  step operators 600 $triton $python $bench/run.py --device cpu --rounds 1 --models whisper-base \
+    --batches 2 --frames 3 --out "$out/operators.csv"
+  step encoders 300 $triton $python $bench/encoder.py --device cpu --models tiny \
+    --batches 2 --frames 20 --rounds 1
+else
+  arch=$($python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 2
+  step doctor 30 $python -m speechadapt.cli.main doctor
+  # Nothing is timed here, so all at once; they also fill Triton's cache for what is timed below.
+  step gate 150 $python $bench/gate.py --arch "$arch" --jobs 6 &
+  step tests 150 $python -m pytest -q -p no:cacheprovider $tests &
+  for model in whisper-base "whisper-small, wav2vec2-base" whisper-large-v3; do
+    step "check-${model%%,*}" 150 $triton $python $bench/run.py --rounds 0 --models "$model" \
+      --batches 2 --frames 50 1500 --out "$out/check-${model%%,*}.csv" &
+  done
+  if command -v compute-sanitizer >/dev/null; then
+    step memcheck 150 $triton PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
+      --error-exitcode 1 $python $check --out "$out/memcheck.csv" &
+    step racecheck 150 $triton compute-sanitizer --tool racecheck \
+      --error-exitcode 1 $python $check --out "$out/racecheck.csv" &
+  else
+    echo "| sanitizer | not installed: memory accesses were not looked at | 0 |" |
+      tee "$out/steps/sanitizer"
+  fi
+  wait
+  # Its plan is what is timed then, and what makes the kernels be used on such a GPU.
+  step tune 100 $triton $python $bench/tune.py --seconds 80 --jobs "$(nproc)" \
+    --out "$plans/sm$arch.json"
+  [ -e "$plans/sm$arch.json" ] && cp "$plans/sm$arch.json" "$out"
+  step operators 130 $triton $python $bench/run.py --seconds 115 --batches 8 1 32 --frames 1500 50 \
+    --models whisper-base "whisper-small, wav2vec2-base" whisper-large-v3 --out "$out/operators.csv"
+  step encoders 60 $python $bench/encoder.py
+fi
+step operators-table 60 $python $bench/report.py "$out/operators.csv" --picture "$out/operators.svg"
+{
+  echo "## On $(head -c 200 "$out/operators-table.txt" | head -n 1 | cut -d, -f1)"
+  echo
+  date -u +%Y-%m-%d
+  echo
+  cat "$out/operators-table.txt"
+  echo
+  cat "$out/encoders.txt"
+  printf '\n| step | | seconds |\n|---|---|---|\n'
+  cat "$out"/steps/*
+} >"$out/benchmarks.md"
+echo "$SECONDS s; tables in $out/benchmarks.md"
+bad=$(grep -L '| good |\|not installed' "$out"/steps/*)
+[ -z "$bad" ]

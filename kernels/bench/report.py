@@ -44,7 +44,10 @@ def main() -> int:
 
 def markdown(cases: dict[str, Times], floors: Floors, title: str) -> Iterator[str]:
     """A table for each case."""
-    yield f"{title}. Microseconds of ours, its share of the floor, and others as its multiples."
+    yield (
+        f"{title}. Microseconds of ours, the floor's share of them, and others as their multiples; "
+        "`compile` at one size."
+    )
     for name, times in cases.items():
         others = list(dict.fromkeys(s for each in times.values() for s in each))
         yield f"\n| {name} | ours | floor | {' | '.join(others)} |"
@@ -57,12 +60,13 @@ def markdown(cases: dict[str, Times], floors: Floors, title: str) -> Iterator[st
 
 def draw(cases: dict[str, Times], title: str, path: Path) -> None:
     """One panel for each case, one colour for each system."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     systems = list(dict.fromkeys(s for t in cases.values() for each in t.values() for s in each))
     columns = 3
     rows = -(-len(cases) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(6 * columns, 4 * rows), squeeze=False)
+    figure = Figure(figsize=(6 * columns, 4 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat[len(cases) :]:
         panel.set_axis_off()
     for panel, (name, times) in zip(panels.flat, cases.items(), strict=False):
@@ -88,7 +92,7 @@ def read(table: Path) -> tuple[dict[str, Times], Floors, str]:
     title = ""
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            title = f"{row['device']}, {row['dtype']}, torch {row['torch']}, {row['commit']}"
+            title = f"{row['device']}, {row['versions']}, {row['path']}, commit {row['commit']}"
             if row["microseconds"]:
                 size = f"{row['model'].split(',')[0]} {row['batch']} × {row['frames']}"
                 cases[row["case"]][size][row["system"]] = float(row["microseconds"])

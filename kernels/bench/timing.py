@@ -5,22 +5,25 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-from cases import Problem
+from problems import Problem
+from torch import Tensor
 
 Turn = Callable[[], float]  # runs a system once; seconds of one call
+CALLS = 64  # of a system in one turn, at most
+MOST_APART = 2e-2  # of a graph and the launches it was captured from: they may add in another order
 
 
 def buffers_of(problem: Problem, device: torch.device) -> list[Any]:
-    """Inputs to take in turn: on a GPU, twice what its L2 holds."""
+    """Inputs to take in turn: on a GPU, twice what its L2 holds, at most :data:`CALLS`."""
     inputs = problem.make(0)
     if device.type != "cuda":
         return [inputs]
-    room = 2 * torch.cuda.get_device_properties(device).L2_cache_size
-    count = max(1, -(-room // sum(tensor.nbytes for tensor in inputs)))
-    return [inputs, *(problem.make(2 * index) for index in range(1, count))]
+    count = -(-2 * _cache_size(device) // sum(tensor.nbytes for tensor in inputs))
+    return [inputs, *(problem.make(2 * index) for index in range(1, min(count, CALLS)))]
 
 
 def in_turn(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
@@ -58,23 +61,42 @@ def launched(system: Callable[..., Any], buffers: list[Any]) -> Turn:
 
 
 def captured(system: Callable[..., Any], buffers: list[Any]) -> Turn:
-    """Captured in one CUDA graph, on each input."""
+    """Captured in one CUDA graph, on each input.
+
+    What the system reads beside its inputs must live as long as what this returns.
+
+    Raises:
+        RuntimeError: It cannot be captured, or the graph gives something else than the launches.
+    """
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for inputs in buffers[:2]:
-            system(*inputs)
+        system(*buffers[0])
+        wanted = system(*buffers[-1])
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for inputs in buffers:
-            system(*inputs)
+            made = system(*inputs)
+    graph.replay()
+    torch.cuda.synchronize()
+    if not apart(made, wanted) < MOST_APART:
+        raise RuntimeError("a CUDA graph gives something else than the launches it is made of")
     return _timed(graph.replay, len(buffers))
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """Largest relative difference of two results: tensors, or tuples of them."""
+    pairs = [(found, wanted)] if isinstance(found, Tensor) else zip(found, wanted, strict=True)
+    ratios = [(a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-30) for a, b in pairs]
+    return float(torch.stack(ratios).max())
 
 
 def _timed(work: Callable[[], Any], count: int) -> Turn:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def turn() -> float:
+        _empty_cache(torch.cuda.current_device())
         torch.cuda.synchronize()
         start.record()
         work()
@@ -83,3 +105,18 @@ def _timed(work: Callable[[], Any], count: int) -> Turn:
         return start.elapsed_time(end) / 1000 / count
 
     return turn
+
+
+def _empty_cache(device: int) -> None:
+    """Leave nothing of what is measured in the L2."""
+    _filler(device).zero_()
+
+
+@cache
+def _filler(device: int) -> Tensor:
+    where = torch.device("cuda", device)
+    return torch.empty(2 * _cache_size(where), dtype=torch.uint8, device=where)
+
+
+def _cache_size(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).L2_cache_size)

@@ -18,8 +18,6 @@ from torch import Tensor
 from speechadapt_kernels.activations import ACTIVATIONS
 
 WIDEST_STATES = 2048
-WIDEST_BOTTLENECK = 256
-WIDEST_PLAIN = 512  # of the plain bottleneck, which may be several side by side
 
 
 def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, int, slice]]:
@@ -52,18 +50,18 @@ def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:
 
 
 def fits(source: Tensor, base: Tensor, width: int) -> bool:
-    """Whether operators have kernels for such padded states and a bottleneck of such a width."""
-    wide = any(x.shape[-1] % 64 or x.shape[-1] > WIDEST_STATES for x in (source, base))
-    return source.dim() == base.dim() == 3 and not wide and width <= WIDEST_PLAIN
+    """Whether there are kernels for such padded states and a bottleneck of such a width."""
+    odd = any(x.shape[-1] % 64 or x.shape[-1] > WIDEST_STATES for x in (source, base))
+    return source.dim() == base.dim() == 3 and not odd and width <= widest(source.dtype)
 
 
-def check_sizes(width: int, *dims: int, widest: int = WIDEST_BOTTLENECK) -> None:
-    """Refuse widths that no kernel is made for.
+def widest(dtype: torch.dtype) -> int:
+    """Bottleneck that there are kernels for; several side by side count together."""
+    return 512 if dtype.itemsize == 2 else 256
 
-    Args:
-        width: Of the bottleneck.
-        dims: Of states.
-        widest: Bottleneck that there are kernels for.
+
+def check_dims(*dims: int) -> None:
+    """Refuse widths of states that no kernel is made for.
 
     Raises:
         ValueError: They are none.
@@ -73,8 +71,19 @@ def check_sizes(width: int, *dims: int, widest: int = WIDEST_BOTTLENECK) -> None
             f"states of {' and '.join(map(str, dims))} values: expected multiples of 64, "
             f"{WIDEST_STATES} at most"
         )
-    if width > widest:
-        raise ValueError(f"a bottleneck of {width}: expected {widest} at most")
+
+
+def check_width(width: int, most: int) -> None:
+    """Refuse bottlenecks that no Triton kernel is made for.
+
+    Raises:
+        ValueError: They are wider.
+    """
+    if width > most:
+        raise ValueError(
+            f"a bottleneck of {width}: Triton's kernels take {most} at most; "
+            "SPEECHADAPT_KERNELS=torch takes any"
+        )
 
 
 def check_arithmetic(x: Tensor, weights: Tensor | None, activation: str) -> None:

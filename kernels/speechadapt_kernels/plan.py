@@ -31,6 +31,7 @@ KERNELS = (
     "lowbit.forward",
 )
 DEFAULT = "default"
+WIDEST = 256  # bottleneck of all kernels but the plain one's
 _tried: dict[str, Tiles] = {}
 
 
@@ -93,8 +94,6 @@ class Row:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kernel not in KERNELS:
-            raise ValueError(f"kernel is {self.kernel!r}, expected one of {', '.join(KERNELS)}")
         for name in ("width", "frames"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -141,6 +140,8 @@ def parse_plan(rows: Any, name: str) -> tuple[Row, ...]:
     for number, row in enumerate(rows, 1):
         try:
             made = Row(**row | {"tiles": Tiles(**row["tiles"])})
+            if made.kernel not in KERNELS:
+                raise ValueError(f"kernel is {made.kernel!r}, expected one of {', '.join(KERNELS)}")
             if any(before.hides(made) for before in plan):
                 raise ValueError("a row before it takes all that is for it")
         except (TypeError, ValueError, KeyError) as error:

@@ -27,7 +27,8 @@ class GatedConfig(BottleneckConfig):
 
     Attributes:
         gate_width: Hidden width of the gate.
-        hard: Outside training the gate is 0 or 1; otherwise its probability.
+        hard: Outside training the gate is 0 or 1, as in the paper; otherwise it is its probability,
+            as in training, with which there are fewer errors (docs/adapters.md).
         gate_noise: Standard deviation of the noise on the gate's logit in training, which drives it
             towards 0 and 1.
         budget: Mean of the gate that training aims at.
@@ -39,7 +40,7 @@ class GatedConfig(BottleneckConfig):
     points: tuple[str, ...] = ("ffn.out",)
     placement: str = "parallel"
     gate_width: int = 64
-    hard: bool = True
+    hard: bool = False
     gate_noise: float = 1.0
     budget: float = 0.5
     budget_weight: float = 0.0

@@ -50,7 +50,7 @@ CONFIGS = {
     "convpass_causal": ConvPassConfig(bottleneck=6, kernel=4, causal=True),
     "convpass_sequential": ConvPassConfig(bottleneck=6, placement="sequential", points=("out",)),
     "conformer_causal_layer": ConformerConfig(kernel=8, causal=True, norm="layer", dropout=0.1),
-    "gated_soft": GatedConfig(bottleneck=8, hard=False, budget_weight=1.0),
+    "gated_hard": GatedConfig(bottleneck=8, hard=True, budget_weight=1.0),
     "prefix_both": PrefixConfig(length=3, points=("attn.kv", "cross.kv")),
     "prompt_cross": PrefixConfig(length=3, learns="states", points=("attn.kv", "cross.kv")),
     "soft_moa_slots": MixtureConfig(

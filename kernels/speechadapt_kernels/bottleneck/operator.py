@@ -10,12 +10,7 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import (
-    WIDEST_PLAIN,
-    check_arithmetic,
-    check_layout,
-    check_sizes,
-)
+from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 
 
 def fused_bottleneck(
@@ -69,14 +64,14 @@ def fused_bottleneck(
 
 
 def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
-    (_, width, dim), each = weights.down.shape, weights.up.shape[-1]
+    dim, each = weights.down.shape[-1], weights.up.shape[-1]
     out = weights.slices * each
     if source.shape != (*base.shape[:-1], dim) or base.shape[-1] != out:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit projections from "
             f"{dim} and to {out} values"
         )
-    check_sizes(width, dim, each, widest=WIDEST_PLAIN)
+    check_dims(dim, each)
 
 
 @torch.library.custom_op("speechadapt::bottleneck", mutates_args=())

@@ -9,7 +9,8 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck.folded import EPSILON
 from speechadapt_kernels.conformer import kernels
 from speechadapt_kernels.conformer.folded import FoldedConformer
-from speechadapt_kernels.plan import tiles_for
+from speechadapt_kernels.layout import check_width
+from speechadapt_kernels.plan import WIDEST, tiles_for
 
 
 def forward(
@@ -24,6 +25,7 @@ def forward(
     source, base, slots = source.contiguous(), base.contiguous(), slots.contiguous()
     batch, frames, dim = source.shape
     kernel, width = weights.conv.shape[1:]
+    check_width(width, WIDEST)
     seen = source.new_empty(batch, kernel - 1 + frames, width)
     shared = {"DIM": dim, "WIDTH": width, "KERNEL": kernel}
     tiles = tiles_for("conformer.glu", source.device, width, frames, (dim,), source.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 from speechadapt_kernels.conformer import folded
 from speechadapt_kernels.conformer.folded import FoldedConformer
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import check_arithmetic, check_layout, check_sizes
+from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 
 
 def fused_conformer(
@@ -43,7 +43,7 @@ def fused_conformer(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
             "values"
         )
-    check_sizes(width, dim)
+    check_dims(dim)
     check_arithmetic(source, weights.value, "silu")
     wanted = (len(slots), kernel - 1, width)
     if state is None:

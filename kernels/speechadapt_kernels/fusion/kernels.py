@@ -91,7 +91,7 @@ def mix_kernel(
     row = tl.program_id(1).to(tl.int64) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
     inside = (row < rows)[:, None]
     column = tl.program_id(0) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
-    width = tl.arange(0, WIDTH)
+    PART: tl.constexpr = WIDTH if WIDTH < 128 else 128  # in float32, a wider one would spill
     every = tl.arange(0, ROOM)
     of = row[:, None] * COUNT + every[None, :]
     exists = inside & (every < COUNT)[None, :]
@@ -108,11 +108,12 @@ def mix_kernel(
     mixed = tl.zeros([BLOCK_FRAMES, BLOCK_DIM], tl.float32)
     for n in range(COUNT):
         share = tl.sum(tl.where((every == n)[None, :], shares, 0.0), 1)[:, None]
-        at = row[:, None] * (COUNT * WIDTH) + (n * WIDTH + width)[None, :]
-        z = tl.load(z_in + at, mask=inside, other=0.0)
-        v = tl.load(value + (n * WIDTH + width[:, None]) * DIM + column[None, :])
-        weighed = (share * z.to(tl.float32)).to(v.dtype)
-        mixed = tl.dot(weighed, v, mixed, input_precision=PRECISION)
+        for first in range(n * WIDTH, (n + 1) * WIDTH, PART):
+            width = first + tl.arange(0, PART)
+            z = tl.load(z_in + row[:, None] * (COUNT * WIDTH) + width, mask=inside, other=0.0)
+            v = tl.load(value + width[:, None] * DIM + column[None, :])
+            weighed = (share * z.to(tl.float32)).to(v.dtype)
+            mixed = tl.dot(weighed, v, mixed, input_precision=PRECISION)
         mixed += share * tl.load(value_bias + n * DIM + column)[None, :]
     at = row[:, None] * DIM + column[None, :]
     y = tl.load(base + at, mask=inside, other=0.0).to(tl.float32) + mixed

@@ -9,7 +9,8 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck.folded import EPSILON
 from speechadapt_kernels.fusion import kernels
 from speechadapt_kernels.fusion.folded import FoldedFusion
-from speechadapt_kernels.plan import tiles_for
+from speechadapt_kernels.layout import check_width
+from speechadapt_kernels.plan import WIDEST, tiles_for
 
 
 def forward(
@@ -22,6 +23,7 @@ def forward(
     """Two launches, with the bottlenecks in a buffer between them."""
     source, base = source.contiguous(), base.contiguous()
     count, width, dim = weights.down.shape
+    check_width(width, WIDEST)
     rows = source.numel() // dim
     z = source.new_empty(rows, count * width)
     made = torch.empty(*source.shape[:-1], count, dtype=torch.float32, device=source.device)

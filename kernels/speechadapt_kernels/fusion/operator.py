@@ -8,7 +8,7 @@ from torch import Tensor
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.fusion import folded
 from speechadapt_kernels.fusion.folded import FoldedFusion, ScoreWeights
-from speechadapt_kernels.layout import check_arithmetic, check_sizes
+from speechadapt_kernels.layout import check_arithmetic, check_dims
 
 
 def fused_fusion(
@@ -36,13 +36,13 @@ def fused_fusion(
         ValueError: Shapes or types do not go together, no kernel is made for them, or shares are
             given or missing against the weights.
     """
-    count, width, dim = weights.down.shape
+    count, _, dim = weights.down.shape
     if source.shape != base.shape or source.shape[-1] != dim:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
             "values"
         )
-    check_sizes(width, dim)
+    check_dims(dim)
     check_arithmetic(source, weights.down, activation)
     if (shares is None) != (weights.scores is not None):
         raise ValueError("shares are given where the weights have no scores, and only there")

@@ -7,9 +7,10 @@ import triton
 from torch import Tensor
 
 from speechadapt_kernels.bottleneck.folded import EPSILON
+from speechadapt_kernels.layout import check_width
 from speechadapt_kernels.lowbit import kernels
 from speechadapt_kernels.lowbit.folded import FoldedLowBit
-from speechadapt_kernels.plan import tiles_for
+from speechadapt_kernels.plan import WIDEST, tiles_for
 
 
 def forward(
@@ -28,6 +29,7 @@ def forward(
     out = torch.empty_like(origin)
     frames = source.shape[1] if offsets is None else longest
     width, dim = weights.down.codes.shape[1], source.shape[-1]
+    check_width(width, WIDEST)
     bits = 1 if weights.down.codes.dtype == torch.uint8 else 8
     tiles = tiles_for("lowbit.forward", source.device, width, frames, (dim,), source.dtype)
     kernels.forward_kernel[(triton.cdiv(frames, tiles.frames), len(slots))](

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import check_arithmetic, check_layout, check_sizes
+from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
 
 
@@ -47,7 +47,7 @@ def fused_lowbit(
             f"source {list(source.shape)} and base "
             f"{list((source if base is None else base).shape)} do not fit adapters of {dim} values"
         )
-    check_sizes(weights.down.codes.shape[1], dim)
+    check_dims(dim)
     check_arithmetic(source, None, activation)
     down, up = weights.down, weights.up
     return _forward(
