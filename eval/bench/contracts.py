@@ -83,7 +83,8 @@ def _check(model: SpeechModel[Any], waves: list[np.ndarray], config: AdapterConf
     apart = [_states(model, [waves[i]], [routes[i]])[0] for i in rows]
     mixed = max(_difference(together[i, : len(apart[i])], apart[i]) for i in rows)
     both = _gradients(model, waves, routes)
-    alone = [_gradients(model, [waves[i]], [routes[i]]) for i in rows]
+    routed = [i for i in rows if routes[i]]  # the others have no gradient
+    alone = [_gradients(model, [waves[i]], [routes[i]]) for i in routed]
     gradients = max(_difference(both[key], sum(each.get(key, 0) for each in alone)) for key in both)
     texts = []
     for beams in (1, 5):

@@ -33,11 +33,13 @@ from triton.compiler import ASTSource
 from speechadapt_kernels.bottleneck import kernels as bottleneck
 from speechadapt_kernels.conformer import kernels as conformer
 from speechadapt_kernels.fusion import kernels as fusion
+from speechadapt_kernels.layout import WIDEST_BOTTLENECK, WIDEST_PLAIN
 from speechadapt_kernels.logmel import kernels as logmel
 from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.lowbit import kernels as lowbit
-from speechadapt_kernels.plan import Row, Tiles, read_plan
+from speechadapt_kernels.plan import Row, read_plan
+from speechadapt_kernels.plan import KERNELS as PLANNED
 
 KERNELS = {
     "bottleneck.forward": bottleneck.forward_kernel,
@@ -51,9 +53,9 @@ KERNELS = {
     "lowbit.forward": lowbit.forward_kernel,
     "logmel.scale": logmel.scale_kernel,
 }
-# Launched as it is whatever the plan: here with triton's own defaults.
-FIXED = Row("logmel.scale", width=None, frames=None, tiles=Tiles(16, 64, 4, 3))
 Variant = dict[str, Any]  # constants, and integers that Triton knows more about than their type
+# A kernel that is launched behind that of the row, with no tiles of a plan and no products.
+BESIDE = "beside"
 # As launched by LoRA beside a layer of two slices.
 SLICED = {"SLICES": 2, "OUT": 2560, "NORM": False, "BIAS": False, "SAME": False}
 SLICED |= {"ACTIVATION": "identity"}
@@ -66,6 +68,7 @@ OTHERS: dict[str, tuple[Variant, ...]] = {
     "bottleneck.outer": ({"PACKED": True}, {"DIM": 2560, "SLICES": 2}),
     "fusion.score": ({"SCORES": False},),
     "fusion.mix": ({"SCORES": False},),
+    "logmel.spectrum": ({BESIDE: "logmel.scale"},),
     "lowbit.forward": ({"BITS": 8, "RAISED": 128, "PACKED": True},),
 }
 OTHERS_ON = 90
@@ -116,7 +119,6 @@ LARGE = 64
 LEAST_SHARED = 99 << 10  # bytes of shared memory that a program can have
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 IN_FLOAT32 = ("bottleneck.outer", "logmel.spectrum")  # what they write
-WIDEST = 256  # bottleneck
 
 
 def main() -> int:
@@ -124,7 +126,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--plan", default="default")
-    parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
+    parser.add_argument("--kernels", nargs="+", choices=PLANNED, default=PLANNED)
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     args = parser.parse_args()
     begun = time.monotonic()
@@ -132,7 +134,7 @@ def main() -> int:
     print("| sm | kernel | width | frames | tile | registers | stack | spills | tensor cores | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
-    rows = [row for row in (*read_plan(args.plan), FIXED) if row.kernel in args.kernels]
+    rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
     wanted = [
         (row, arch, variant)
         for arch in args.arch
@@ -146,8 +148,8 @@ def main() -> int:
             tiles = row.tiles
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
             name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
-            name += f" {dtype_of(row) or ''}".rstrip()
-            cells = [arch, name, row.width or WIDEST, row.frames or "any", tile]
+            name += f" {row.dtype or ''}".rstrip()
+            cells = [arch, name, row.width or widest(row.kernel), row.frames or "any", tile]
             cells += [used.get(n, "") for n in ("REG", "STACK", "spills", "tensor")]
             cells.append(fault or "")
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
@@ -167,14 +169,15 @@ def variants(kernel: str, arch: int) -> list[Variant]:
     return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special)]
 
 
-def dtype_of(row: Row) -> str | None:
-    """The type of states that a row is for; None = any, so a half type."""
-    return getattr(row, "dtype", None)
+def widest(kernel: str) -> int:
+    """The widest bottleneck that a kernel is for."""
+    return WIDEST_PLAIN if kernel.startswith("bottleneck.") else WIDEST_BOTTLENECK
 
 
 def compiled(row: Row, arch: int, variant: Variant) -> Any:
     """The kernel of a row, compiled for an architecture (90 = sm_90)."""
-    kernel, tiles, width = KERNELS[row.kernel], row.tiles, row.width or WIDEST
+    kernel = KERNELS[variant.get(BESIDE, row.kernel)]
+    tiles, width = row.tiles, row.width or widest(row.kernel)
     wanted = (
         CONSTANTS
         | variant
@@ -192,7 +195,7 @@ def compiled(row: Row, arch: int, variant: Variant) -> Any:
     types = TYPES | ({"out": "*fp32"} if row.kernel in IN_FLOAT32 else {})
     if "BITS" in variant:
         types |= dict.fromkeys(("down", "up"), "*i8" if variant["BITS"] == 8 else "*u8")
-    states = TENSORS[dtype_of(row)]
+    states = TENSORS[row.dtype]
     signature = {n: "constexpr" if n in wanted else types.get(n, states) for n in names}
     # Tensors of torch begin at multiples of 16 bytes.
     aligned = {
@@ -203,6 +206,7 @@ def compiled(row: Row, arch: int, variant: Variant) -> Any:
     constants = {(names.index(n),): value for n, value in wanted.items()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    options = {} if BESIDE in variant else options
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
@@ -245,16 +249,16 @@ def examined(row: Row, arch: int, variant: Variant) -> tuple[dict[str, int], str
     except Exception as error:  # of Triton or its assembler, each of its own kind
         lines = str(error).splitlines() or [""]
         return {}, f"does not compile: {type(error).__name__}: {lines[0]}"
-    return used, fault_of(row, arch, used)
+    return used, fault_of(row, arch, used, BESIDE not in variant)
 
 
-def fault_of(row: Row, arch: int, used: dict[str, int]) -> str | None:
-    """What is wrong with the machine code, in words; None = nothing."""
+def fault_of(row: Row, arch: int, used: dict[str, int], products: bool = True) -> str | None:
+    """What is wrong with the machine code, of a kernel with or without products; None = nothing."""
     if used["STACK"] or used["spills"]:
         return "spills"
     if used["shared"] > SHARED.get(arch, LEAST_SHARED):
         return f"{used['shared']} bytes of shared memory"
-    if row.kernel == FIXED.kernel:
+    if not products:
         return None
     if not used["tensor"]:
         return "no tensor cores"

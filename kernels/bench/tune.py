@@ -182,7 +182,7 @@ def shapes_of(plan: Sequence[Row], row: Row) -> Iterator[Shape]:
     Raises:
         ValueError: None does.
     """
-    for bottleneck in (None, gate.WIDEST):
+    for bottleneck in (None, gate.WIDEST_BOTTLENECK, gate.widest(row.kernel)):
         # As wide as what the gate compiles, in processes of its own: then that is not done again.
         shapes = [Shape("whisper-large-v3", batch, frames, bottleneck) for batch, frames in SIZES]
         found = [shape for shape in shapes if selected(plan, row, shape) is row]
@@ -195,7 +195,7 @@ def shapes_of(plan: Sequence[Row], row: Row) -> Iterator[Shape]:
 def selected(plan: Sequence[Row], row: Row, shape: Shape) -> Row:
     """The row that a launch of the kernel of ``row`` takes, on states of its type."""
     asked = asks(row.kernel, shape)
-    return next(each for each in plan if each.fits(row.kernel, *asked))
+    return next(each for each in plan if each.fits(row.kernel, *asked, dtype_of(row)))
 
 
 def asks(kernel: str, shape: Shape) -> tuple[int, int]:
@@ -208,10 +208,17 @@ def asks(kernel: str, shape: Shape) -> tuple[int, int]:
 
 def problems_of(row: Row, shapes: Sequence[Shape], device: torch.device) -> Iterator[Problem]:
     """Every case of its kernel in every size."""
-    half = torch.bfloat16 if device.type == "cuda" else torch.float16
-    dtype = torch.float32 if gate.dtype_of(row) == "float32" else half
+    dtype = dtype_of(row)
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        dtype = torch.float16  # the interpreter cannot compute in the other
     for name, shape in itertools.product(CASES_OF[row.kernel], shapes):
         yield CASES[name](shape, device, dtype)
+
+
+def dtype_of(row: Row) -> torch.dtype:
+    """Of the states that a row is measured on: log-mel features have none but float32."""
+    single = row.dtype == "float32" or row.kernel == "logmel.spectrum"
+    return torch.float32 if single else torch.bfloat16
 
 
 def _is_right(kernel: str, tiles: Tiles, problems: Sequence[Problem], seed: int) -> bool:

@@ -15,6 +15,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from speechadapt_kernels.activations import ACTIVATIONS
+
+WIDEST_STATES = 2048
+WIDEST_BOTTLENECK = 256
+WIDEST_PLAIN = 512  # of the plain bottleneck, which may be several side by side
+
 
 def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, int, slice]]:
     """Of each utterance: its place in the batch, its slot, its rows in ``x.flatten(0, -2)``.
@@ -43,6 +49,47 @@ def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:
     """
     uses = slots == torch.arange(count, device=slots.device)[:, None]
     return (uses.to(values.dtype) @ values.flatten(1)).view(count, *values.shape[1:])
+
+
+def fits(source: Tensor, base: Tensor, width: int) -> bool:
+    """Whether operators have kernels for such padded states and a bottleneck of such a width."""
+    wide = any(x.shape[-1] % 64 or x.shape[-1] > WIDEST_STATES for x in (source, base))
+    return source.dim() == base.dim() == 3 and not wide and width <= WIDEST_PLAIN
+
+
+def check_sizes(width: int, *dims: int, widest: int = WIDEST_BOTTLENECK) -> None:
+    """Refuse widths that no kernel is made for.
+
+    Args:
+        width: Of the bottleneck.
+        dims: Of states.
+        widest: Bottleneck that there are kernels for.
+
+    Raises:
+        ValueError: They are none.
+    """
+    if any(dim % 64 or not 0 < dim <= WIDEST_STATES for dim in dims):
+        raise ValueError(
+            f"states of {' and '.join(map(str, dims))} values: expected multiples of 64, "
+            f"{WIDEST_STATES} at most"
+        )
+    if width > widest:
+        raise ValueError(f"a bottleneck of {width}: expected {widest} at most")
+
+
+def check_arithmetic(x: Tensor, weights: Tensor | None, activation: str) -> None:
+    """Refuse weights that were folded for other states, and activations there are not.
+
+    Raises:
+        ValueError: They are such.
+    """
+    if weights is not None and weights.dtype != x.dtype:
+        raise ValueError(
+            f"weights folded for {weights.dtype} do not fit states of {x.dtype}: fold them for "
+            "these"
+        )
+    if activation not in (*ACTIVATIONS, "identity"):
+        raise ValueError(f"activation {activation!r}: expected {', '.join(ACTIVATIONS)}, identity")
 
 
 def check_layout(x: Tensor, slots: Tensor, offsets: Tensor | None) -> None:

@@ -80,21 +80,43 @@ class Row:
 
     Attributes:
         kernel: One of :data:`KERNELS`.
+        tiles: What to do.
         width: Widest bottleneck it is for; None = any.
         frames: Longest utterance it is for; None = any.
-        tiles: What to do then.
+        dtype: Of the states it is for, ``float32``; None = any.
     """
 
     kernel: str
-    width: int | None
-    frames: int | None
     tiles: Tiles
+    width: int | None = None
+    frames: int | None = None
+    dtype: str | None = None
 
-    def fits(self, kernel: str, width: int, frames: int) -> bool:
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise ValueError(f"kernel is {self.kernel!r}, expected one of {', '.join(KERNELS)}")
+        for name in ("width", "frames"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} is {value!r}, expected 1 or more")
+        if self.dtype not in (None, "float32"):
+            raise ValueError(f"dtype is {self.dtype!r}, expected float32 or nothing")
+
+    def fits(self, kernel: str, width: int, frames: int, dtype: torch.dtype) -> bool:
         """Whether it is for such a launch."""
         wide = self.width is not None and width > self.width
         long = self.frames is not None and frames > self.frames
-        return self.kernel == kernel and not wide and not long
+        other = self.dtype is not None and dtype != torch.float32
+        return self.kernel == kernel and not wide and not long and not other
+
+    def hides(self, other: Row) -> bool:
+        """Whether no launch is left to ``other``, behind it."""
+        return (
+            self.kernel == other.kernel
+            and self.dtype in (None, other.dtype)
+            and (self.width is None or (other.width is not None and other.width <= self.width))
+            and (self.frames is None or (other.frames is not None and other.frames <= self.frames))
+        )
 
 
 def read_plan(name: str) -> tuple[Row, ...]:
@@ -113,17 +135,19 @@ def parse_plan(rows: Any, name: str) -> tuple[Row, ...]:
     Raises:
         ValueError: As :func:`read_plan`.
     """
-    plan = []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"plan {name}: expected a list of rows")
+    plan: list[Row] = []
     for number, row in enumerate(rows, 1):
         try:
-            made = Row(tiles=Tiles(**row.pop("tiles")), **{"width": None, "frames": None} | row)
-            if made.kernel not in KERNELS:
-                raise ValueError(f"kernel is {made.kernel!r}, expected one of {', '.join(KERNELS)}")
+            made = Row(**row | {"tiles": Tiles(**row["tiles"])})
+            if any(before.hides(made) for before in plan):
+                raise ValueError("a row before it takes all that is for it")
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(f"plan {name}, row {number}: {error}") from None
         plan.append(made)
     for kernel in KERNELS:
-        if not any(row.fits(kernel, 1 << 30, 1 << 30) for row in plan):
+        if not any(row.fits(kernel, 1 << 30, 1 << 30, torch.bfloat16) for row in plan):
             raise ValueError(
                 f"plan {name}: no row of {kernel} is for everything; add one at the end"
             )
@@ -131,7 +155,12 @@ def parse_plan(rows: Any, name: str) -> tuple[Row, ...]:
 
 
 def tiles_for(
-    kernel: str, device: torch.device, width: int, frames: int, dims: tuple[int, ...]
+    kernel: str,
+    device: torch.device,
+    width: int,
+    frames: int,
+    dims: tuple[int, ...],
+    dtype: torch.dtype,
 ) -> Tiles:
     """How a launch is cut.
 
@@ -141,9 +170,12 @@ def tiles_for(
         width: Of the bottleneck.
         frames: Of the longest utterance.
         dims: Widths of what is read and written; all multiples of 64.
+        dtype: Of the states.
     """
     plan = _plan(_architecture(device))
-    tiles = _tried.get(kernel) or next(row.tiles for row in plan if row.fits(kernel, width, frames))
+    tiles = _tried.get(kernel) or next(
+        row.tiles for row in plan if row.fits(kernel, width, frames, dtype)
+    )
     dim = tiles.dim
     while any(each % dim for each in dims):
         dim //= 2

@@ -23,7 +23,8 @@ from speechadapt.backbones.base import Site
 from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.bottleneck import BottleneckWeights, bottleneck
 from speechadapt_kernels.bottleneck.folded import fold
-from speechadapt_kernels.bottleneck.operator import fits, fused_bottleneck
+from speechadapt_kernels.bottleneck.operator import fused_bottleneck
+from speechadapt_kernels.layout import fits
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Bottleneck(Family):
         self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: FusedBatch
     ) -> Tensor | None:
         """One operator for norm, projections and sum; not while dropout is on."""
-        if (config.dropout and batch.train) or not fits(batch.source, batch.target):
+        width = weights["down.weight"].shape[1]
+        if (config.dropout and batch.train) or not fits(batch.source, batch.target, width):
             return None
         folded = batch.fold(lambda: fold(_stacked(weights), batch.source.dtype))
         base = None if batch.source is batch.target else batch.target

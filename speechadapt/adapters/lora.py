@@ -23,7 +23,7 @@ from speechadapt.adapters.family import (
     uniform,
 )
 from speechadapt.backbones.base import Site
-from speechadapt_kernels.bottleneck.operator import fits
+from speechadapt_kernels.layout import fits
 from speechadapt_kernels.lora.operator import fold_lora, fused_lora
 from speechadapt_kernels.stacked import add_linear, linear
 
@@ -145,9 +145,10 @@ class Lora(Family):
     ) -> Tensor | None:
         """One operator for both projections and the sum; not with dropout, nor a PiSSA start."""
         dropped = config.dropout and batch.train
-        if dropped or "start.down" in weights or not fits(batch.source, batch.target):
-            return None
         down, up = [weights["down.weight"]], [weights["up.weight"]]
+        fitting = fits(batch.source, batch.target, down[0].shape[1])
+        if dropped or "start.down" in weights or not fitting:
+            return None
         folded = batch.fold(lambda: fold_lora(down, up, batch.source.dtype))
         return fused_lora(batch.source, batch.target, folded, batch.slots, config.scale)
 

@@ -11,7 +11,7 @@ from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.fusion.folded import fold_fusion, fold_shares
 from speechadapt_kernels.fusion.naive import naive_fusion
 from speechadapt_kernels.fusion.operator import fused_fusion
-from speechadapt_kernels.fusion.reassociated import as_one_adapter, reassociated_fusion
+from speechadapt_kernels.fusion.reassociated import reassociated_fusion
 from speechadapt_kernels.fusion.weights import FusionWeights
 
 CASES = [(1, 16, 64, True), (3, 8, 128, True), (5, 32, 64, False), (8, 16, 192, True)]
@@ -109,27 +109,6 @@ def test_shares_of_a_router(operators, shape):
     found, given = fused_fusion(x, x, folded, "gelu", shares.float().to(DEVICE))
     assert difference(found, wanted) < 1e-5
     assert difference(given, shares.expand(2, 9, 3)) < 1e-6
-
-
-def test_constant_shares_are_one_wide_adapter():
-    weights, x = fusion(3, 8, 64, norm=False), randn(2, 5, 64, seed=1)
-    shares = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
-    up, up_bias = as_one_adapter(weights, shares)
-    mine = weights.adapters
-    one = replace(
-        mine,
-        down=mine.down.flatten(0, 1)[None],
-        down_bias=mine.down_bias.flatten()[None],
-        up=up[None],
-        up_bias=up_bias[None],
-    )
-    zero = torch.zeros_like(x)
-    wanted = sum(
-        share * naive_bottleneck(x, mine, torch.tensor([n, n]), "gelu", base=zero)
-        for n, share in enumerate(shares)
-    )
-    found = naive_bottleneck(x, one, torch.tensor([0, 0]), "gelu", base=zero)
-    assert difference(found, wanted) < 1e-13
 
 
 def test_operator_is_well_behaved(operators):

@@ -14,18 +14,22 @@ def rows(**changes):
 
 
 def test_the_first_row_that_fits_is_taken():
+    half, single = torch.float16, torch.float32
     plan = parse_plan(rows(tiles=TILES | {"frames": 64}), "mine")
-    assert plan[0].fits(KERNELS[0], 64, 5000)
-    assert not plan[0].fits(KERNELS[0], 65, 1)
-    assert not plan[0].fits(KERNELS[1], 1, 1)
+    assert plan[0].fits(KERNELS[0], 64, 5000, half)
+    assert not plan[0].fits(KERNELS[0], 65, 1, half)
+    assert not plan[0].fits(KERNELS[1], 1, 1, half)
+    plan = parse_plan(rows(dtype="float32"), "mine")
+    assert plan[0].fits(KERNELS[0], 64, 1, single) and not plan[0].fits(KERNELS[0], 64, 1, half)
 
 
 def test_the_default_is_a_plan_and_divides_every_width():
     assert read_plan("default")
     for kernel in KERNELS:
         for dim in (64, 192, 384, 512, 768, 1024, 1280, 2048):
-            tiles = tiles_for(kernel, torch.device("cpu"), 64, 1500, (dim, 64 * 3))
-            assert dim % tiles.dim == 0 and tiles.dim in (32, 64)
+            for dtype in (torch.float32, torch.bfloat16):
+                tiles = tiles_for(kernel, torch.device("cpu"), 64, 1500, (dim, 64 * 3), dtype)
+                assert dim % tiles.dim == 0 and tiles.dim in (32, 64)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +42,21 @@ def test_the_default_is_a_plan_and_divides_every_width():
         ({"tiles": TILES | {"stages": "2"}}, "row 1: stages is '2'"),
         ({"tiles": {"frames": 16}}, "row 1: .*missing"),
         ({"arch": 90}, "row 1: .*arch"),
+        ({"width": "64"}, "row 1: width is '64', expected 1 or more"),
+        ({"frames": 0}, "row 1: frames is 0, expected 1 or more"),
+        ({"dtype": "bfloat16"}, "row 1: dtype is 'bfloat16', expected float32 or nothing"),
+        ({"width": None}, "row 2: a row before it takes all that is for it"),
     ],
 )
 def test_what_could_not_work_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         parse_plan(rows(**changes), "mine")
+
+
+def test_a_plan_is_a_list_of_rows():
+    for plan in ({"rows": []}, [1], None):
+        with pytest.raises(ValueError, match="plan mine: expected a list of rows"):
+            parse_plan(plan, "mine")
 
 
 def test_every_kernel_has_a_row_for_everything():

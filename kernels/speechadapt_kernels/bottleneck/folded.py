@@ -3,12 +3,14 @@
 With ``A' = A diag(γ)``, ``c = A' 1`` and ``d = A β + a``, the hidden state is
 ``h = (A' x - μ c) / σ + d``: mean and variance of a row are found in the same pass over it as the
 product. Both passes of the backward stay in the width of the bottleneck too: the two row sums of a
-LayerNorm's gradient are ``dh·c`` and ``dh·(h - d)``.
+LayerNorm's gradient are ``dh·c`` and ``dh·(h - d)``. What c adds to the gradient of A', ``-μ dh/σ``
+in every column, is in that of A' at once, ``dh/σ (x - μ)'``: rounded apart, a large mean would
+drown the rest. So c itself is given none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from speechadapt_kernels.layout import by_slot, runs, spans
 
 EPSILON = 1e-5  # of LayerNorm, as torch's default
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
+_KEPT = torch.contiguous_format  # what comes out lies as the operator says, whatever goes in
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class FoldedBottleneck:
         down: ``[slots, width, dim]``, the LayerNorm's weight multiplied in; width is the bottleneck
             padded with zeros to a power of two.
         down_sum: Sum of each row of ``down``, ``[slots, width]``; None = no LayerNorm. In float32
-            at least, like both biases.
+            at least, like both biases. Its gradient is in that of ``down``.
         down_bias: ``[slots, width]``, with what the LayerNorm's bias gives; None = no biases.
         up: The up projection transposed, ``[slots, width, out / slices]``.
         up_bias: ``[slots, out]``; None = no biases.
         rank: Columns of the bottleneck that each slice reads; the width where there is one slice.
+        slices: Outputs side by side.
     """
 
     down: Tensor
@@ -46,6 +50,7 @@ class FoldedBottleneck:
     up: Tensor
     up_bias: Tensor | None
     rank: int
+    slices: int = 1
 
     @property
     def exact(self) -> torch.dtype:
@@ -70,7 +75,7 @@ def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
     down = F.pad(down, (0, 0, 0, room)).to(dtype)
     if weights.norm_weight is not None:
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
-        down_sum = down.to(exact).sum(-1)
+        down_sum = down.detach().to(exact).sum(-1)
     return FoldedBottleneck(
         down.contiguous(),
         down_sum,
@@ -78,6 +83,39 @@ def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
         F.pad(weights.up.mT, (0, 0, 0, room)).to(dtype).contiguous(),
         weights.up_bias.to(exact),
         down.shape[1],
+    )
+
+
+def fold_average(
+    weights: BottleneckWeights, shares: Tensor, dtype: torch.dtype
+) -> FoldedBottleneck:
+    """All of them in constant shares as one wide adapter: bottlenecks side by side.
+
+    Args:
+        weights: Stacked, of ``n`` adapters.
+        shares: ``[n]``, such as ``1 / n`` for their mean.
+        dtype: Of the states that the operator will be given.
+
+    Returns:
+        One slot. Its width is n times that of each, padded.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    weighed = replace(weights, up=shares[:, None, None] * weights.up)
+    made = fold(weighed, dtype)
+    width = made.down.shape[0] * made.down.shape[1]
+    room = padded_width(width) - width
+
+    def side_by_side(tensor: Tensor) -> Tensor:
+        together = tensor.flatten(0, 1)
+        return F.pad(together, (0,) * (2 * together.dim() - 1) + (room,))[None].contiguous()
+
+    return FoldedBottleneck(
+        side_by_side(made.down),
+        None if made.down_sum is None else side_by_side(made.down_sum),
+        None if made.down_bias is None else side_by_side(made.down_bias),
+        side_by_side(made.up),
+        (shares.to(exact) @ weights.up_bias.to(exact))[None],
+        width,
     )
 
 
@@ -96,7 +134,7 @@ def forward(
     offsets: Tensor | None,
 ) -> Tensor:
     """The fused operator in torch."""
-    rows, out = source.flatten(0, -2), base.flatten(0, -2).clone()
+    rows, out = source.flatten(0, -2), base.flatten(0, -2).clone(memory_format=_KEPT)
     slices = out.shape[-1] // weights.up.shape[-1]
     for slot, span in runs(source, slots, offsets):
         if slot < 0:
@@ -124,7 +162,7 @@ def backward(
     """Gradients of the source (without what goes past the adapter) and of the weights."""
     dim, out, exact = source.shape[-1], gradient.shape[-1], weights.exact
     rows, above = source.flatten(0, -2), gradient.flatten(0, -2)
-    below = torch.zeros_like(rows)
+    below = torch.zeros_like(rows, memory_format=_KEPT)
     count, width = weights.down.shape[:2]
     slices = out // weights.up.shape[-1]
 
@@ -132,7 +170,7 @@ def backward(
         return torch.zeros(len(slots), *shape, dtype=exact, device=source.device)
 
     down, up, up_bias = zeros(width, dim), zeros(width, weights.up.shape[-1]), zeros(out)
-    down_sum, down_bias = zeros(width), zeros(width)
+    down_bias = zeros(width)
     for place, slot, span in spans(source, slots, offsets):
         if slot < 0:
             continue
@@ -147,16 +185,15 @@ def backward(
             by_mean = (scaled @ weights.down_sum[slot])[:, None] / dim
             by_norm = (scaled * centred).sum(-1, keepdim=True) / dim
             dx = dx - by_mean - (x - mean) * rstd * by_norm
-            down_sum[place] = -(mean * scaled).sum(0)
         below[span] = dx.to(below.dtype)
-        down[place] = scaled.mT @ x
+        down[place] = scaled.mT @ (x - mean)
         down_bias[place] = dh.sum(0)
         wide = scale * (activate(activation, hidden).mT @ dy)
         up[place] = (wide * _reads(weights, slices)).view(width, slices, -1).sum(1)
         up_bias[place] = scale * dy.sum(0)
     return below.view(source.shape), FoldedBottleneck(
         by_slot(down, slots, count).to(weights.down.dtype),
-        None if weights.down_sum is None else by_slot(down_sum, slots, count),
+        None if weights.down_sum is None else torch.zeros_like(weights.down_sum),
         None if weights.down_bias is None else by_slot(down_bias, slots, count),
         by_slot(up, slots, count).to(weights.up.dtype),
         None if weights.up_bias is None else by_slot(up_bias, slots, count),

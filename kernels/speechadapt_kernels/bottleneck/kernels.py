@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from speechadapt_kernels.tiles import (
+    PRECISION,
     activate,
     add_moments,
     copy_rows,
@@ -55,7 +56,7 @@ def _up(
     return b
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def forward_kernel(
     source,
     base,
@@ -100,7 +101,7 @@ def forward_kernel(
                 at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
                 x = tl.load(source + at, mask=mask, other=0.0)
                 a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
-                hidden = tl.dot(x, tl.trans(a), hidden, input_precision="ieee")
+                hidden = tl.dot(x, tl.trans(a), hidden, input_precision=PRECISION)
                 if NORM:
                     first, second = add_moments(x, pivot, first, second)
             if NORM:
@@ -113,7 +114,7 @@ def forward_kernel(
             for k in range(0, OUT, BLOCK_DIM):
                 at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
                 b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
-                delta = tl.dot(z, b, input_precision="ieee")
+                delta = tl.dot(z, b, input_precision=PRECISION)
                 if BIAS:
                     delta += tl.load(up_bias + slot * OUT + k + tl.arange(0, BLOCK_DIM))[None, :]
                 if SAME:
@@ -124,15 +125,15 @@ def forward_kernel(
                 tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def backward_kernel(
     gradient,
     source,
     below,  # out: gradient of the source
     z_out,  # out: [rows, WIDTH], what the up projection read
     scaled_out,  # out: [rows, WIDTH], gradient of the hidden state over σ
+    mean_out,  # out: [rows], of the source
     bias_out,  # out: [batch, tiles, WIDTH], of the down projection's bias
-    sum_out,  # out: [batch, tiles, WIDTH], of its row sums
     slots,
     offsets,
     down,
@@ -162,8 +163,6 @@ def backward_kernel(
     if (slot < 0) | (left == 0):
         if BIAS:
             tl.store(bias_out + part, tl.zeros([WIDTH], tl.float32))
-        if NORM:
-            tl.store(sum_out + part, tl.zeros([WIDTH], tl.float32))
         for k in range(0, DIM, BLOCK_DIM):
             at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
             if SAME:
@@ -182,14 +181,14 @@ def backward_kernel(
             at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
             x = tl.load(source + at, mask=mask, other=0.0)
             a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
-            product = tl.dot(x, tl.trans(a), product, input_precision="ieee")
+            product = tl.dot(x, tl.trans(a), product, input_precision=PRECISION)
             if NORM:
                 first, second = add_moments(x, pivot, first, second)
         for k in range(0, OUT, BLOCK_DIM):
             at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
             dy = tl.load(gradient + at, mask=mask, other=0.0)
             b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
-            dz = tl.dot(dy.to(b.dtype), tl.trans(b), dz, input_precision="ieee")
+            dz = tl.dot(dy.to(b.dtype), tl.trans(b), dz, input_precision=PRECISION)
         if NORM:
             mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
             sums = tl.load(down_sum + width)[None, :]
@@ -206,7 +205,7 @@ def backward_kernel(
         scaled = dh
         if NORM:
             scaled = dh * rstd[:, None]
-            tl.store(sum_out + part, -tl.sum(scaled * mean[:, None], 0))
+            tl.store(mean_out + rows, mean, mask=inside)
             by_mean = tl.sum(scaled * sums, 1) / DIM
             by_norm = tl.sum(scaled * centred, 1) / DIM * rstd
         narrow = rows[:, None] * WIDTH + columns[None, :]
@@ -216,7 +215,7 @@ def backward_kernel(
         for k in range(0, DIM, BLOCK_DIM):
             at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
             a = tl.load(down + matrix(slot, k, DIM, WIDTH, BLOCK_DIM))
-            dx = tl.dot(scaled.to(a.dtype), a, input_precision="ieee")
+            dx = tl.dot(scaled.to(a.dtype), a, input_precision=PRECISION)
             if NORM:
                 x = tl.load(source + at, mask=mask, other=0.0).to(tl.float32)
                 dx -= by_mean[:, None] + (x - mean[:, None]) * by_norm[:, None]
@@ -225,10 +224,11 @@ def backward_kernel(
             tl.store(below + at, dx.to(below.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def outer_kernel(
     left,  # [rows, WIDTH]
     right,  # [rows, DIM]
+    means,  # [rows], that right is centred by
     out,  # [batch, WIDTH, DIM/SLICES]: left' right of each utterance
     sum_out,  # [batch, DIM]: sum of right over each utterance
     slots,
@@ -238,6 +238,7 @@ def outer_kernel(
     WIDTH: tl.constexpr,
     SLICES: tl.constexpr,  # of right
     RANK: tl.constexpr,
+    CENTRED: tl.constexpr,
     SUMS: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_FRAMES: tl.constexpr,
@@ -257,7 +258,10 @@ def outer_kernel(
         rows, mask = (start + frame)[:, None], (frame < count)[:, None]
         a = tl.load(left + rows * WIDTH + columns[None, :], mask=mask, other=0.0)
         b = tl.load(right + rows * DIM + k[None, :], mask=mask, other=0.0)
-        product = tl.dot(tl.trans(a), b.to(a.dtype), product, input_precision="ieee")
+        if CENTRED:  # here, where nothing is rounded yet: a large mean would drown the rest
+            mean = tl.load(means + rows, mask=mask, other=0.0)
+            b = (b.to(tl.float32) - mean).to(b.dtype)
+        product = tl.dot(tl.trans(a), b.to(a.dtype), product, input_precision=PRECISION)
         if SUMS:
             sums += tl.sum(b.to(tl.float32), 0)
     each = tl.program_id(0) * BLOCK_DIM // (DIM // SLICES)

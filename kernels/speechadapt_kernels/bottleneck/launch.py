@@ -25,7 +25,7 @@ def forward(
     longest: int,
 ) -> Tensor:
     """One launch for the whole batch."""
-    source = source.contiguous()
+    source, slots = source.contiguous(), slots.contiguous()
     origin = source if base is None else base.contiguous()
     out = torch.empty_like(origin)
     grid, settings = _settings("forward", source, slots, weights, offsets, longest)
@@ -34,7 +34,7 @@ def forward(
         origin,
         out,
         slots,
-        slots if offsets is None else offsets,
+        slots if offsets is None else offsets.contiguous(),
         weights.down,
         weights.down_sum,
         weights.down_bias,
@@ -66,11 +66,11 @@ def backward(
     longest: int,
 ) -> tuple[Tensor, FoldedBottleneck]:
     """Gradients of the source, with what goes past the adapter if it is the base, and weights."""
-    source = source.contiguous()
+    source, slots = source.contiguous(), slots.contiguous()
     (count, width, dim), batch = weights.down.shape, len(slots)
     slices = gradient.shape[-1] // weights.up.shape[-1]
     grid, settings = _settings("backward", source, slots, weights, offsets, longest)
-    where = slots if offsets is None else offsets
+    where = slots if offsets is None else offsets.contiguous()
     frames = source.shape[1] if offsets is None else longest
     below = torch.empty_like(source)
     z, scaled = (source.new_empty(source.numel() // dim, width) for _ in range(2))
@@ -78,15 +78,16 @@ def backward(
     def exact(*shape: int) -> Tensor:
         return torch.empty(batch, *shape, dtype=torch.float32, device=source.device)
 
-    bias_parts, sum_parts = exact(grid[0], width), exact(grid[0], width)
+    means = torch.empty(len(z), dtype=torch.float32, device=source.device)
+    bias_parts = exact(grid[0], width)
     kernels.backward_kernel[grid](
         gradient,
         source,
         below,
         z,
         scaled,
+        means,
         bias_parts,
-        sum_parts,
         slots,
         where,
         weights.down,
@@ -106,18 +107,20 @@ def backward(
     )
     down, up, sums = exact(width, dim), exact(*weights.up.shape[1:]), exact(gradient.shape[-1])
     _, settings = _settings("outer", source, slots, weights, offsets, longest)
-    products = ((scaled, source, down, 1, False), (z, gradient, up, slices, True))
-    for left, right, product, sides, summed in products:
+    products = ((scaled, source, down, 1, True), (z, gradient, up, slices, False))
+    for left, right, product, sides, read in products:
         kernels.outer_kernel[(right.shape[-1] // settings["BLOCK_DIM"], batch)](
             left,
             right,
+            means,
             product,
             sums,
             slots,
             where,
             frames,
             SLICES=sides,
-            SUMS=summed and weights.up_bias is not None,
+            CENTRED=read and weights.down_sum is not None,
+            SUMS=not read and weights.up_bias is not None,
             **settings | {"DIM": right.shape[-1]},
         )
 
@@ -127,7 +130,7 @@ def backward(
     up_bias = summed_up(sums, weights.up_bias)
     return below, FoldedBottleneck(
         by_slot(down, slots, count).to(weights.down.dtype),
-        summed_up(sum_parts.sum(1), weights.down_sum),
+        None if weights.down_sum is None else torch.zeros_like(weights.down_sum),
         summed_up(bias_parts.sum(1), weights.down_bias),
         (scale * by_slot(up, slots, count)).to(weights.up.dtype),
         None if up_bias is None else scale * up_bias,
@@ -147,7 +150,9 @@ def _settings(
     frames = source.shape[1] if offsets is None else longest
     dim, each = source.shape[-1], weights.up.shape[-1]
     width = weights.down.shape[1]
-    tiles = tiles_for(f"bottleneck.{kernel}", source.device, width, frames, (dim, each))
+    tiles = tiles_for(
+        f"bottleneck.{kernel}", source.device, width, frames, (dim, each), source.dtype
+    )
     return (triton.cdiv(frames, tiles.frames), len(slots)), {
         "DIM": dim,
         "WIDTH": width,

@@ -10,7 +10,12 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import check_layout
+from speechadapt_kernels.layout import (
+    WIDEST_PLAIN,
+    check_arithmetic,
+    check_layout,
+    check_sizes,
+)
 
 
 def fused_bottleneck(
@@ -34,15 +39,17 @@ def fused_bottleneck(
         scale: Factor of the adapters' output.
         base: What it is added to, ``[..., out]``; None = the source.
         offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
-        longest: Frames of the longest utterance of a packed batch.
+        longest: Frames of the longest utterance of a packed batch, or more: frames of longer ones
+            would not be written. 0 = there may be one alone.
 
     Returns:
         Shape of the base; rows without an adapter are the base's, bit for bit.
 
     Raises:
-        ValueError: Shapes do not go together.
+        ValueError: Shapes or types do not go together, or no kernel is made for them.
     """
     check_layout(source, slots, offsets)
+    check_arithmetic(source, weights.down, activation)
     _check_widths(source, source if base is None else base, weights)
     return _forward(
         source,
@@ -57,24 +64,19 @@ def fused_bottleneck(
         activation,
         scale,
         offsets,
-        longest,
+        longest or len(source),
     )
 
 
-def fits(source: Tensor, base: Tensor) -> bool:
-    """Whether the operator can take such tensors: its widths are multiples of 64."""
-    return source.dim() == base.dim() == 3 and not (source.shape[-1] % 64 or base.shape[-1] % 64)
-
-
 def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
-    dim, each = weights.down.shape[-1], weights.up.shape[-1]
-    if source.shape[-1] != dim or base.shape[-1] % each or source.shape[:-1] != base.shape[:-1]:
+    (_, width, dim), each = weights.down.shape, weights.up.shape[-1]
+    out = weights.slices * each
+    if source.shape != (*base.shape[:-1], dim) or base.shape[-1] != out:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit projections from "
-            f"{dim} and to {each} values"
+            f"{dim} and to {out} values"
         )
-    if dim % 64 or each % 64:
-        raise ValueError(f"{dim} and {each}: widths are multiples of 64")
+    check_sizes(width, dim, each, widest=WIDEST_PLAIN)
 
 
 @torch.library.custom_op("speechadapt::bottleneck", mutates_args=())

@@ -108,7 +108,8 @@ def forward(
     variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
     rstd = torch.rsqrt(variance + EPSILON)
     kernel = weights.conv.shape[1]
-    out, states = base.clone(), torch.zeros_like(state)
+    kept = torch.contiguous_format
+    out, states = base.clone(memory_format=kept), torch.zeros_like(state, memory_format=kept)
     for row, slot in enumerate(slots.tolist()):
         if slot < 0:
             continue

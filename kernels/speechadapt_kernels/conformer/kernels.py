@@ -8,10 +8,10 @@ chunks before, where the convolution finds all it sees side by side.
 import triton
 import triton.language as tl
 
-from speechadapt_kernels.tiles import add_moments, mean_and_rstd
+from speechadapt_kernels.tiles import PRECISION, add_moments, mean_and_rstd
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def glu_kernel(
     source,
     seen,  # out: [batch, KERNEL - 1 + frames, WIDTH]
@@ -59,8 +59,8 @@ def glu_kernel(
             column = (k + tl.arange(0, BLOCK_DIM))[None, :]
             x = tl.load(source + row[:, None] * DIM + column, mask=inside[:, None], other=0.0)
             at = (slot * WIDTH + columns[:, None]) * DIM + column
-            values = tl.dot(x, tl.trans(tl.load(value + at)), values, input_precision="ieee")
-            gates = tl.dot(x, tl.trans(tl.load(gate + at)), gates, input_precision="ieee")
+            values = tl.dot(x, tl.trans(tl.load(value + at)), values, input_precision=PRECISION)
+            gates = tl.dot(x, tl.trans(tl.load(gate + at)), gates, input_precision=PRECISION)
             first, second = add_moments(x, pivot, first, second)
         mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
         at = slot * WIDTH + columns
@@ -72,7 +72,7 @@ def glu_kernel(
         tl.store(out, made.to(seen.dtype.element_ty), mask=inside[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def conv_kernel(
     base,
     out,
@@ -127,7 +127,7 @@ def conv_kernel(
         for k in range(0, DIM, BLOCK_DIM):
             column = k + tl.arange(0, BLOCK_DIM)
             b = tl.load(up + own[:, None] * DIM + column[None, :])
-            delta = tl.dot(z, b, input_precision="ieee")
+            delta = tl.dot(z, b, input_precision=PRECISION)
             delta += tl.load(up_bias + slot * DIM + column)[None, :]
             at = row * DIM + column[None, :]
             y = tl.load(base + at, mask=inside, other=0.0).to(tl.float32) + scale * delta

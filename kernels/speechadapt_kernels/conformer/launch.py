@@ -21,12 +21,12 @@ def forward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Two launches, with the gated values in a buffer between them."""
-    source, base = source.contiguous(), base.contiguous()
+    source, base, slots = source.contiguous(), base.contiguous(), slots.contiguous()
     batch, frames, dim = source.shape
     kernel, width = weights.conv.shape[1:]
     seen = source.new_empty(batch, kernel - 1 + frames, width)
     shared = {"DIM": dim, "WIDTH": width, "KERNEL": kernel}
-    tiles = tiles_for("conformer.glu", source.device, width, frames, (dim,))
+    tiles = tiles_for("conformer.glu", source.device, width, frames, (dim,), source.dtype)
     kernels.glu_kernel[(triton.cdiv(frames, tiles.frames), batch)](
         source,
         seen,
@@ -45,7 +45,7 @@ def forward(
         **tiles.settings(),
     )
     out = torch.empty_like(base)
-    tiles = tiles_for("conformer.conv", source.device, width, frames, (dim,))
+    tiles = tiles_for("conformer.conv", source.device, width, frames, (dim,), source.dtype)
     kernels.conv_kernel[(triton.cdiv(frames, tiles.frames), batch)](
         base,
         out,

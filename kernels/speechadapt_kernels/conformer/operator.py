@@ -8,7 +8,7 @@ from torch import Tensor
 from speechadapt_kernels.conformer import folded
 from speechadapt_kernels.conformer.folded import FoldedConformer
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import check_layout
+from speechadapt_kernels.layout import check_arithmetic, check_layout, check_sizes
 
 
 def fused_conformer(
@@ -34,20 +34,25 @@ def fused_conformer(
         ``[batch, kernel - 1, width]``, which is only of use where every frame is one of sound.
 
     Raises:
-        ValueError: Shapes do not go together.
+        ValueError: Shapes or types do not go together, or no kernel is made for them.
     """
     check_layout(source, slots, None)
     dim, (_, kernel, width) = weights.up.shape[-1], weights.conv.shape
-    if source.shape != base.shape or source.shape[-1] != dim or dim % 64:
+    if source.shape != base.shape or source.shape[-1] != dim:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
-            "values, a multiple of 64"
+            "values"
         )
+    check_sizes(width, dim)
+    check_arithmetic(source, weights.value, "silu")
     wanted = (len(slots), kernel - 1, width)
     if state is None:
         state = source.new_zeros(wanted)
-    elif state.shape != wanted:
-        raise ValueError(f"a state of {list(state.shape)} is none of these: {list(wanted)}")
+    elif state.shape != wanted or state.dtype != source.dtype:
+        raise ValueError(
+            f"a state {list(state.shape)} of {state.dtype} is none of these: expected "
+            f"{list(wanted)} of {source.dtype}"
+        )
     made: tuple[Tensor, Tensor] = _forward(
         source,
         base,

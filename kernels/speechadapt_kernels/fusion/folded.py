@@ -137,4 +137,5 @@ def forward(
     assert shares is not None
     shares = shares.to(exact)
     mixed = (shares[..., None] * z).flatten(-2) @ weights.value.flatten(0, 1).to(exact)
-    return (base + mixed + shares @ weights.value_bias).to(base.dtype), shares
+    out = base + mixed + shares @ weights.value_bias
+    return out.to(base.dtype).contiguous(), shares

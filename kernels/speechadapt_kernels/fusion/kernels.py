@@ -8,10 +8,10 @@ first that read the same states run next to each other.
 import triton
 import triton.language as tl
 
-from speechadapt_kernels.tiles import activate, add_moments, mean_and_rstd
+from speechadapt_kernels.tiles import PRECISION, activate, add_moments, mean_and_rstd
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def score_kernel(
     source,
     z_out,  # [rows, COUNT * WIDTH]
@@ -50,9 +50,9 @@ def score_kernel(
         column = k + tl.arange(0, BLOCK_DIM)
         x = tl.load(source + row[:, None] * DIM + column, mask=inside[:, None], other=0.0)
         at = (n * WIDTH + width[:, None]) * DIM + column[None, :]
-        hidden = tl.dot(x, tl.trans(tl.load(down + at)), hidden, input_precision="ieee")
+        hidden = tl.dot(x, tl.trans(tl.load(down + at)), hidden, input_precision=PRECISION)
         if SCORES:
-            seen = tl.dot(x, tl.trans(tl.load(reading + at)), seen, input_precision="ieee")
+            seen = tl.dot(x, tl.trans(tl.load(reading + at)), seen, input_precision=PRECISION)
             score += tl.sum(x.to(tl.float32) * tl.load(direct + n * DIM + column)[None, :], 1)
         if NORM:
             first, second = add_moments(x, pivot, first, second)
@@ -69,7 +69,7 @@ def score_kernel(
         tl.store(score_out + row * COUNT + n, score, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def mix_kernel(
     base,
     out,
@@ -112,7 +112,7 @@ def mix_kernel(
         z = tl.load(z_in + at, mask=inside, other=0.0)
         v = tl.load(value + (n * WIDTH + width[:, None]) * DIM + column[None, :])
         weighed = (share * z.to(tl.float32)).to(v.dtype)
-        mixed = tl.dot(weighed, v, mixed, input_precision="ieee")
+        mixed = tl.dot(weighed, v, mixed, input_precision=PRECISION)
         mixed += share * tl.load(value_bias + n * DIM + column)[None, :]
     at = row[:, None] * DIM + column[None, :]
     y = tl.load(base + at, mask=inside, other=0.0).to(tl.float32) + mixed

@@ -33,7 +33,7 @@ def forward(
         "WIDTH": width,
         "SCORES": attention is not None,
     }
-    tiles = tiles_for("fusion.score", source.device, width, rows, (dim,))
+    tiles = tiles_for("fusion.score", source.device, width, rows, (dim,), source.dtype)
     kernels.score_kernel[(count, triton.cdiv(rows, tiles.frames))](
         source,
         z,
@@ -53,7 +53,7 @@ def forward(
         **tiles.settings(),
     )
     out = torch.empty_like(base)
-    tiles = tiles_for("fusion.mix", source.device, width, rows, (dim,))
+    tiles = tiles_for("fusion.mix", source.device, width, rows, (dim,), source.dtype)
     kernels.mix_kernel[(dim // tiles.dim, triton.cdiv(rows, tiles.frames))](
         base,
         out,

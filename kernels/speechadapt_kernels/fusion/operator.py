@@ -8,6 +8,7 @@ from torch import Tensor
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.fusion import folded
 from speechadapt_kernels.fusion.folded import FoldedFusion, ScoreWeights
+from speechadapt_kernels.layout import check_arithmetic, check_sizes
 
 
 def fused_fusion(
@@ -32,14 +33,17 @@ def fused_fusion(
         Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least.
 
     Raises:
-        ValueError: Shapes do not go together, or shares are given or missing against the weights.
+        ValueError: Shapes or types do not go together, no kernel is made for them, or shares are
+            given or missing against the weights.
     """
-    count, _, dim = weights.down.shape
-    if source.shape != base.shape or source.shape[-1] != dim or dim % 64:
+    count, width, dim = weights.down.shape
+    if source.shape != base.shape or source.shape[-1] != dim:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit adapters of {dim} "
-            "values, a multiple of 64"
+            "values"
         )
+    check_sizes(width, dim)
+    check_arithmetic(source, weights.down, activation)
     if (shares is None) != (weights.scores is not None):
         raise ValueError("shares are given where the weights have no scores, and only there")
     if shares is not None:

@@ -40,18 +40,3 @@ def reassociated_fusion(
     weighed = attention[..., None] * z.unflatten(-1, (count, width))
     mixture = F.linear(weighed.flatten(-2), up) + attention @ up_bias
     return base + F.linear(mixture, weights.value), attention
-
-
-def as_one_adapter(weights: FusionWeights, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Up projection and bias of the wide adapter that mixes all by constant shares.
-
-    Args:
-        weights: Of the adapters.
-        shares: ``[adapters]``, such as ``1 / adapters`` for their mean.
-
-    Returns:
-        ``[dim, adapters * width]`` and ``[dim]``; the down projections are put side by side.
-    """
-    adapters = weights.adapters
-    up = (shares[:, None, None] * adapters.up).permute(1, 0, 2).flatten(1)
-    return up, (shares[:, None] * adapters.up_bias).sum(0)

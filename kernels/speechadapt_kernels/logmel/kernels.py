@@ -11,6 +11,8 @@ mel bins: no spectrum is ever stored.
 import triton
 import triton.language as tl
 
+from speechadapt_kernels.tiles import PRECISION
+
 
 @triton.jit
 def _mirrored(at, samples):
@@ -19,7 +21,7 @@ def _mirrored(at, samples):
     return tl.where(at < samples, at, 2 * (samples - 1) - at)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples", "frames"])
 def spectrum_kernel(
     waves,  # [batch, samples]
     cosines,  # [DISTANCES, FREQUENCIES], with the window
@@ -62,12 +64,12 @@ def spectrum_kernel(
                 y = tl.load(wave + before, mask=heard[:, None], other=0.0)
                 at = distance[:, None] * FREQUENCIES + frequency[None, :]
                 c, s = tl.load(cosines + at), tl.load(sines + at)
-                real = tl.dot(x + y, c, real, input_precision="tf32x3")
-                imaginary = tl.dot(x - y, s, imaginary, input_precision="tf32x3")
+                real = tl.dot(x + y, c, real, input_precision=PRECISION)
+                imaginary = tl.dot(x - y, s, imaginary, input_precision=PRECISION)
             power = real * real + imaginary * imaginary
             at = bins[None, :] * FREQUENCIES + frequency[:, None]
             weights = tl.load(filters + at, mask=(bins < BINS)[None, :], other=0.0)
-            mel = tl.dot(power, weights, mel, input_precision="tf32x3")
+            mel = tl.dot(power, weights, mel, input_precision=PRECISION)
     energy = tl.log(tl.maximum(mel, 1e-10)) * 0.4342944819032518
     energy = tl.where(heard[:, None], energy, floor)
     at = (utterance * BINS + bins[None, :]) * frames + frame[:, None]
@@ -76,7 +78,7 @@ def spectrum_kernel(
     tl.store(loudest_out + utterance * tl.num_programs(0) + tl.program_id(0), loudest)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def scale_kernel(
     values,  # in and out: [batch, BINS, frames]
     loudest_in,  # [batch, TILES]

@@ -22,8 +22,10 @@ BLOCK = 1024  # values of a program that scales
 
 def log_mel(waves: Tensor, lengths: Tensor, filters: Tensor, frames: int) -> Tensor:
     """Two launches: the loudest of an utterance must be known before it is scaled."""
-    waves, bins = waves.contiguous(), len(filters)
-    tiles = tiles_for("logmel.spectrum", waves.device, 1, frames, (PADDED_FREQUENCIES,))
+    waves, lengths, bins = waves.contiguous(), lengths.contiguous(), len(filters)
+    tiles = tiles_for(
+        "logmel.spectrum", waves.device, 1, frames, (PADDED_FREQUENCIES,), waves.dtype
+    )
     parts = triton.cdiv(frames, tiles.frames)
     values = torch.empty(len(waves), bins, frames, dtype=torch.float32, device=waves.device)
     loudest = torch.empty(len(waves), parts, dtype=torch.float32, device=waves.device)

@@ -29,8 +29,10 @@ def log_mel(waves: Tensor, lengths: Tensor, filters: Tensor, frames: int) -> Ten
         ValueError: Shapes do not go together.
     """
     bins = filters.shape[-1]
-    if waves.dtype != filters.dtype:
-        raise ValueError(f"waves are {waves.dtype}, filters {filters.dtype}: expected the same")
+    if waves.dtype != filters.dtype or waves.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"waves are {waves.dtype}, filters {filters.dtype}: expected both in float32 or float64"
+        )
     if waves.dim() != 2 or lengths.shape != waves.shape[:1] or bins != FREQUENCIES:
         raise ValueError(
             f"waves {list(waves.shape)}, lengths {list(lengths.shape)} and filters "

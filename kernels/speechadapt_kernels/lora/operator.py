@@ -32,6 +32,7 @@ def fold_lora(down: Sequence[Tensor], up: Sequence[Tensor], dtype: torch.dtype) 
         F.pad(b, room).to(dtype).contiguous(),
         None,
         rank if len(down) > 1 else width,
+        len(down),
     )
 
 
@@ -53,7 +54,7 @@ def fused_lora(
         slots: Adapter of each utterance, ``[batch]``, int32, -1 = none.
         scale: Factor of the adapters' output.
         offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
-        longest: Frames of the longest utterance of a packed batch.
+        longest: As :func:`fused_bottleneck` takes it.
 
     Raises:
         ValueError: Shapes do not go together.

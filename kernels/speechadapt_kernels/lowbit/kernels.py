@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from speechadapt_kernels.tiles import (
+    PRECISION,
     activate,
     add_moments,
     copy_rows,
@@ -41,7 +42,7 @@ def _codes(
     return values.to(like.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def forward_kernel(
     source,
     base,
@@ -93,7 +94,7 @@ def forward_kernel(
                     gamma = tl.load(norm_weight + slot * DIM + k + tl.arange(0, BLOCK_DIM))
                     x = ((x.to(tl.float32) - pivot[:, None]) * gamma[None, :]).to(x.dtype)
                 a = _codes(down, slot, k, x, DIM, WIDTH, BLOCK_DIM, BITS)
-                hidden = tl.dot(x, tl.trans(a), hidden, input_precision="ieee")
+                hidden = tl.dot(x, tl.trans(a), hidden, input_precision=PRECISION)
                 if BITS == 1:
                     total += tl.sum(x.to(tl.float32), 1)
             hidden *= tl.load(down_scale + width)[None, :]
@@ -111,7 +112,7 @@ def forward_kernel(
                 at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
                 x = tl.load(source + at, mask=mask, other=0.0)
                 b = _codes(up, slot, k, x, DIM, WIDTH, BLOCK_DIM, BITS)
-                delta = tl.dot(z.to(x.dtype), b, input_precision="ieee") / RAISED
+                delta = tl.dot(z.to(x.dtype), b, input_precision=PRECISION) / RAISED
                 if BITS == 1:
                     delta += total[:, None]
                 delta += tl.load(up_bias + slot * DIM + k + tl.arange(0, BLOCK_DIM))[None, :]

@@ -23,19 +23,19 @@ def forward(
     longest: int,
 ) -> Tensor:
     """One launch for the whole batch."""
-    source = source.contiguous()
+    source, slots = source.contiguous(), slots.contiguous()
     origin = source if base is None else base.contiguous()
     out = torch.empty_like(origin)
     frames = source.shape[1] if offsets is None else longest
     width, dim = weights.down.codes.shape[1], source.shape[-1]
     bits = 1 if weights.down.codes.dtype == torch.uint8 else 8
-    tiles = tiles_for("lowbit.forward", source.device, width, frames, (dim,))
+    tiles = tiles_for("lowbit.forward", source.device, width, frames, (dim,), source.dtype)
     kernels.forward_kernel[(triton.cdiv(frames, tiles.frames), len(slots))](
         source,
         origin,
         out,
         slots,
-        slots if offsets is None else offsets,
+        slots if offsets is None else offsets.contiguous(),
         weights.down.codes,
         weights.down.scale,
         weights.down.offset,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.dispatch import uses_triton
-from speechadapt_kernels.layout import check_layout
+from speechadapt_kernels.layout import check_arithmetic, check_layout, check_sizes
 from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
 
 
@@ -31,7 +31,7 @@ def fused_lowbit(
         scale: Factor of the adapters' output.
         base: What it is added to, shape of the source; None = the source.
         offsets: Where each utterance of a packed batch begins, ``[batch + 1]``, int32.
-        longest: Frames of the longest utterance of a packed batch.
+        longest: As :func:`~speechadapt_kernels.bottleneck.operator.fused_bottleneck` takes it.
 
     Returns:
         Shape of the source; rows without an adapter are the base's, bit for bit. There is no
@@ -47,6 +47,8 @@ def fused_lowbit(
             f"source {list(source.shape)} and base "
             f"{list((source if base is None else base).shape)} do not fit adapters of {dim} values"
         )
+    check_sizes(weights.down.codes.shape[1], dim)
+    check_arithmetic(source, None, activation)
     down, up = weights.down, weights.up
     return _forward(
         source,
@@ -65,7 +67,7 @@ def fused_lowbit(
         activation,
         scale,
         offsets,
-        longest,
+        longest or len(source),
     )
 
 
