@@ -6,7 +6,7 @@ A kernel that spills registers to memory, or that does not use the tensor cores,
 command then ends with 1. Needs Triton (which brings the assembler), no GPU. Tiles of 64 frames and
 more should use the instructions of their own that Hopper (wgmma, HGMMA) and Blackwell (tcgen05,
 UTCHMMA) have; smaller ones cannot. Every kernel is compiled as it is launched most; on Hopper also
-in the other ways that it is launched in.
+in the other ways that it is launched in, and for float32.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from speechadapt_kernels.logmel import kernels as logmel
 from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.lowbit import kernels as lowbit
-from speechadapt_kernels.plan import Row, read_plan
 from speechadapt_kernels.plan import KERNELS as PLANNED
+from speechadapt_kernels.plan import Row, read_plan
 
 KERNELS = {
     "bottleneck.forward": bottleneck.forward_kernel,
@@ -139,7 +139,7 @@ def main() -> int:
         (row, arch, variant)
         for arch in args.arch
         for row in rows
-        for variant in variants(row.kernel, arch)
+        for variant in variants(row, arch)
     ]
     with ProcessPoolExecutor(args.jobs) as pool:
         found = pool.map(examined, *zip(*wanted, strict=True))
@@ -157,16 +157,18 @@ def main() -> int:
     return 0 if good else 1
 
 
-def variants(kernel: str, arch: int) -> list[Variant]:
-    """The ways in which a kernel is compiled for an architecture."""
-    main = MAIN.get(kernel, ({},))
+def variants(row: Row, arch: int) -> list[Variant]:
+    """The ways in which a row is compiled for an architecture; rows for float32 on Hopper alone."""
+    main = MAIN.get(row.kernel, ({},))
     if arch != OTHERS_ON:
+        return list(main) if row.dtype is None else []
+    if row.dtype is not None:
         return list(main)
     # Triton compiles again for integers that are 1 or multiples of 16, unless told not to.
-    params = getattr(KERNELS[kernel], "params", ())  # its interpreter has none
+    params = getattr(KERNELS[row.kernel], "params", ())  # its interpreter has none
     free = [p.name for p in params if TYPES.get(p.name) == "i32" and not p.do_not_specialize]
     special = [dict.fromkeys(free, value) for value in (1, 16)] if free else []
-    return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special)]
+    return [*main, *OTHERS.get(row.kernel, ()), *(main[0] | each for each in special)]
 
 
 def widest(kernel: str) -> int:
@@ -238,7 +240,7 @@ def counted(resources: str, code: str) -> dict[str, int]:
 
 def faults(row: Row, arch: int) -> list[str]:
     """What is wrong with any variant of a row."""
-    found = (examined(row, arch, variant)[1] for variant in variants(row.kernel, arch))
+    found = (examined(row, arch, variant)[1] for variant in variants(row, arch))
     return [fault for fault in found if fault]
 
 

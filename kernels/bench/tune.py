@@ -105,9 +105,12 @@ def main() -> int:
 
 def candidates(row: Row) -> list[Tiles]:
     """What may be better than its tiles, those that differ in less first."""
-    heights = (16, 32, 64, 128) if row.frames is None else (16, 32, 64)
-    dims = (32,) if row.kernel == "logmel.spectrum" else (64, 128)
-    found = itertools.starmap(Tiles, itertools.product(heights, dims, (4, 8), (2, 3)))
+    heights = {16, 32, 64, *((128,) if row.frames is None else ())}
+    dims = {32} if row.kernel == "logmel.spectrum" else {64, 128}
+    choices = (heights, dims, {4, 8}, {2, 3})
+    own = vars(row.tiles).values()
+    wanted = (sorted(values | {mine}) for values, mine in zip(choices, own, strict=True))
+    found = itertools.starmap(Tiles, itertools.product(*wanted))
     there = vars(row.tiles).items()
     distances = {tiles: sum(getattr(tiles, k) != v for k, v in there) for tiles in found}
     return sorted((t for t, d in distances.items() if d), key=distances.__getitem__)
