@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
@@ -91,7 +92,7 @@ def packed(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
         lambda seed: (states(shape, device, dtype, seed).flatten(0, 1)[: bounds[-1]].clone(),),
         wanted,
         lambda made: (cut(made),),
-        _work(shape, device, dtype, count, bounds[-1]),
+        _work(shape, device, dtype, count, lengths),
         dtype,
     )
 
@@ -190,14 +191,19 @@ def _lowbit(shape: Shape, device: torch.device, dtype: torch.dtype, bits: int) -
 
 
 def _work(
-    shape: Shape, device: torch.device, dtype: torch.dtype, count: int, rows: int | None = None
+    shape: Shape,
+    device: torch.device,
+    dtype: torch.dtype,
+    count: int,
+    lengths: Sequence[int] | None = None,
 ) -> Work:
-    size, matrix = dtype.itemsize, shape.dim * shape.width
-    rows = shape.rows if rows is None else rows
+    """``lengths``: frames of each utterance; None = as the shape says."""
+    lengths = [shape.frames] * shape.batch if lengths is None else lengths
+    rows, size, matrix = sum(lengths), dtype.itemsize, shape.dim * shape.width
     tiles = tiles_for("bottleneck.forward", device, shape.width, shape.frames, (shape.dim,), dtype)
     return Work(
         (2 * rows * shape.dim + 2 * count * matrix) * size,
         4 * rows * matrix * cost(dtype),
-        -(-rows // tiles.frames),
+        sum(-(-length // tiles.frames) for length in lengths),
         (2 * matrix + 3 * tiles.frames * shape.dim) * size,
     )

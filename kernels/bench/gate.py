@@ -128,6 +128,7 @@ def main() -> int:
     parser.add_argument("--plan", default="default")
     parser.add_argument("--kernels", nargs="+", choices=PLANNED, default=PLANNED)
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--plain", action="store_true", help="no other ways of launching")
     args = parser.parse_args()
     begun = time.monotonic()
     print(f"triton {triton.__version__}, bfloat16, {CONSTANTS['DIM']} values")
@@ -139,7 +140,7 @@ def main() -> int:
         (row, arch, variant)
         for arch in args.arch
         for row in rows
-        for variant in variants(row, arch)
+        for variant in variants(row, arch, args.plain)
     ]
     with ProcessPoolExecutor(args.jobs) as pool:
         found = pool.map(examined, *zip(*wanted, strict=True))
@@ -157,12 +158,15 @@ def main() -> int:
     return 0 if good else 1
 
 
-def variants(row: Row, arch: int) -> list[Variant]:
-    """The ways in which a row is compiled for an architecture; rows for float32 on Hopper alone."""
+def variants(row: Row, arch: int, plain: bool = False) -> list[Variant]:
+    """The ways in which a row is compiled for an architecture; rows for float32 on Hopper alone.
+
+    ``plain``: the main ones.
+    """
     main = MAIN.get(row.kernel, ({},))
     if arch != OTHERS_ON:
         return list(main) if row.dtype is None else []
-    if row.dtype is not None:
+    if row.dtype is not None or plain:
         return list(main)
     # Triton compiles again for integers that are 1 or multiples of 16, unless told not to.
     params = getattr(KERNELS[row.kernel], "params", ())  # its interpreter has none
