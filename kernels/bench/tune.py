@@ -7,8 +7,8 @@ results, twice the same, before it is timed; it replaces what is there only wher
 more than the noise, and after its results were right on other inputs. A plan for an architecture
 is what makes ``auto`` take the kernels there, so it is not written unless every row is right.
 Candidates that differ least from what is there are tried first; with ``--seconds``, those that come
-too late for their row's share of the time are not. ``--device cpu`` tries two for each row, on a
-few frames: to see that the script runs (Triton's interpreter; nothing is compiled).
+too late for their row's share of the time are not. ``--device cpu`` tries two for the first row of each
+kernel, on a few frames: to see that the script runs (Triton's interpreter; nothing is compiled).
 """
 
 from __future__ import annotations
@@ -69,12 +69,17 @@ def main() -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("tune.py: there is no GPU to measure on", file=sys.stderr)
         return 2
+    if device.type == "cpu" and args.out.name.startswith("sm"):
+        parser.error(f"{args.out} would be the plan of a GPU, and nothing is measured on one")
     plan = read_plan(args.plan)
-    made = []
+    made: list[Row] = []
     last = time.monotonic() + args.seconds
     # Not forked: CUDA runs in this process.
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         for number, row in enumerate(plan, 1):
+            if device.type == "cpu" and any(row.kernel == each.kernel for each in made):
+                made.append(row)
+                continue
             begun = time.monotonic()
             share = max(0.0, last - begun) / (len(plan) - number + 1)
             shapes = list(shapes_of(plan, row)) if device.type == "cuda" else [TINY]
