@@ -7,8 +7,8 @@ results, twice the same, before it is timed; it replaces what is there only wher
 more than the noise, and after its results were right on other inputs. A plan for an architecture
 is what makes ``auto`` take the kernels there, so it is not written unless every row is right.
 Candidates that differ least from what is there are tried first; with ``--seconds``, those that come
-too late for their row's share of the time are not. ``--device cpu`` tries two for the first row of each
-kernel, on a few frames: to see that the script runs (Triton's interpreter; nothing is compiled).
+too late for their row's share of the time are not. ``--device cpu`` tries two for the first row of
+each kernel, on a few frames: to see that the script runs (in Triton's interpreter, not compiled).
 """
 
 from __future__ import annotations
