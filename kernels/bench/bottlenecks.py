@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
 from floors import Work, cost
-from peers import apply, apply_gathered
+from peers import apply, apply_gathered, apply_routed
 from problems import MIXED, SCALE, Problem, Shape, adapters, each, gradients, mixed, states
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import fold
+from speechadapt_kernels.bottleneck.folded import fold, fold_average
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
 from speechadapt_kernels.lowbit.folded import fold_lowbit
 from speechadapt_kernels.lowbit.naive import naive_lowbit
 from speechadapt_kernels.lowbit.operator import fused_lowbit
 from speechadapt_kernels.plan import tiles_for
+
+AVERAGED = 8  # adapters
 
 
 def one(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
@@ -88,7 +92,31 @@ def packed(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
         lambda seed: (states(shape, device, dtype, seed).flatten(0, 1)[: bounds[-1]].clone(),),
         wanted,
         lambda made: (cut(made),),
-        _work(shape, device, dtype, count, bounds[-1]),
+        _work(shape, device, dtype, count, lengths),
+        dtype,
+    )
+
+
+def average(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
+    """The mean of eight adapters as one wide adapter; plain PyTorch has every output in memory."""
+    weights, slots = adapters(shape, AVERAGED, device), mixed(shape, 1, device)
+    shares = torch.full((AVERAGED,), 1 / AVERAGED, device=device)
+    plain, folded = each(weights, lambda t: t.to(dtype)), fold_average(weights, shares, dtype)
+    some, known = shape.places, shares.to(dtype)
+
+    def wanted(x: Tensor) -> tuple[Tensor]:
+        exact = each(weights, Tensor.double)
+        return (apply_routed(x[some].double(), exact, shares.double(), SCALE),)
+
+    return Problem(
+        {
+            "fused": lambda x: fused_bottleneck(x, folded, slots, "gelu", SCALE),
+            "eager": lambda x: apply_routed(x, plain, known, SCALE),
+        },
+        lambda seed: (states(shape, device, dtype, seed),),
+        wanted,
+        lambda made: (made[some],),
+        _work(replace(shape, bottleneck=folded.rank), device, dtype, 1),
         dtype,
     )
 
@@ -163,14 +191,19 @@ def _lowbit(shape: Shape, device: torch.device, dtype: torch.dtype, bits: int) -
 
 
 def _work(
-    shape: Shape, device: torch.device, dtype: torch.dtype, count: int, rows: int | None = None
+    shape: Shape,
+    device: torch.device,
+    dtype: torch.dtype,
+    count: int,
+    lengths: Sequence[int] | None = None,
 ) -> Work:
-    size, matrix = dtype.itemsize, shape.dim * shape.width
-    rows = shape.rows if rows is None else rows
+    """``lengths``: frames of each utterance; None = as the shape says."""
+    lengths = [shape.frames] * shape.batch if lengths is None else lengths
+    rows, size, matrix = sum(lengths), dtype.itemsize, shape.dim * shape.width
     tiles = tiles_for("bottleneck.forward", device, shape.width, shape.frames, (shape.dim,), dtype)
     return Work(
         (2 * rows * shape.dim + 2 * count * matrix) * size,
         4 * rows * matrix * cost(dtype),
-        -(-rows // tiles.frames),
+        sum(-(-length // tiles.frames) for length in lengths),
         (2 * matrix + 3 * tiles.frames * shape.dim) * size,
     )

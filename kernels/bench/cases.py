@@ -18,6 +18,7 @@ CASES: dict[str, Callable[[Shape, torch.device, torch.dtype], Problem]] = {
     "bottleneck": bottlenecks.one,
     "mixed bottleneck": bottlenecks.many,
     "mixed bottleneck, packed": bottlenecks.packed,
+    "average of 8": bottlenecks.average,
     "bottleneck, trained": bottlenecks.trained,
     "fusion of 8": fusions.attention,
     "fusion of 8, routed": fusions.routed,

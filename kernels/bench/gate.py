@@ -6,7 +6,7 @@ A kernel that spills registers to memory, or that does not use the tensor cores,
 command then ends with 1. Needs Triton (which brings the assembler), no GPU. Tiles of 64 frames and
 more should use the instructions of their own that Hopper (wgmma, HGMMA) and Blackwell (tcgen05,
 UTCHMMA) have; smaller ones cannot. Every kernel is compiled as it is launched most; on Hopper also
-in the other ways that it is launched in.
+in the other ways that it is launched in, and for float32.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ if __name__ == "__main__":  # before Triton is imported
     os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton 3.9 warns that its default changes
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from speechadapt_kernels import layout
 from speechadapt_kernels.bottleneck import kernels as bottleneck
 from speechadapt_kernels.conformer import kernels as conformer
 from speechadapt_kernels.fusion import kernels as fusion
@@ -37,7 +39,8 @@ from speechadapt_kernels.logmel import kernels as logmel
 from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.lowbit import kernels as lowbit
-from speechadapt_kernels.plan import Row, Tiles, read_plan
+from speechadapt_kernels.plan import KERNELS as PLANNED
+from speechadapt_kernels.plan import Row, read_plan
 
 KERNELS = {
     "bottleneck.forward": bottleneck.forward_kernel,
@@ -51,9 +54,9 @@ KERNELS = {
     "lowbit.forward": lowbit.forward_kernel,
     "logmel.scale": logmel.scale_kernel,
 }
-# Launched as it is whatever the plan: here with triton's own defaults.
-FIXED = Row("logmel.scale", width=None, frames=None, tiles=Tiles(16, 64, 4, 3))
 Variant = dict[str, Any]  # constants, and integers that Triton knows more about than their type
+# A kernel that is launched behind that of the row, with no tiles of a plan and no products.
+BESIDE = "beside"
 # As launched by LoRA beside a layer of two slices.
 SLICED = {"SLICES": 2, "OUT": 2560, "NORM": False, "BIAS": False, "SAME": False}
 SLICED |= {"ACTIVATION": "identity"}
@@ -66,6 +69,7 @@ OTHERS: dict[str, tuple[Variant, ...]] = {
     "bottleneck.outer": ({"PACKED": True}, {"DIM": 2560, "SLICES": 2}),
     "fusion.score": ({"SCORES": False},),
     "fusion.mix": ({"SCORES": False},),
+    "logmel.spectrum": ({BESIDE: "logmel.scale"},),
     "lowbit.forward": ({"BITS": 8, "RAISED": 128, "PACKED": True},),
 }
 OTHERS_ON = 90
@@ -116,7 +120,6 @@ LARGE = 64
 LEAST_SHARED = 99 << 10  # bytes of shared memory that a program can have
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 IN_FLOAT32 = ("bottleneck.outer", "logmel.spectrum")  # what they write
-WIDEST = 256  # bottleneck
 
 
 def main() -> int:
@@ -124,20 +127,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--plan", default="default")
-    parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
+    parser.add_argument("--kernels", nargs="+", choices=PLANNED, default=PLANNED)
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--plain", action="store_true", help="no other ways of launching")
     args = parser.parse_args()
     begun = time.monotonic()
     print(f"triton {triton.__version__}, bfloat16, {CONSTANTS['DIM']} values")
     print("| sm | kernel | width | frames | tile | registers | stack | spills | tensor cores | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
-    rows = [row for row in (*read_plan(args.plan), FIXED) if row.kernel in args.kernels]
+    rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
     wanted = [
         (row, arch, variant)
         for arch in args.arch
         for row in rows
-        for variant in variants(row.kernel, arch)
+        for variant in variants(row, arch, args.plain)
     ]
     with ProcessPoolExecutor(args.jobs) as pool:
         found = pool.map(examined, *zip(*wanted, strict=True))
@@ -146,8 +150,8 @@ def main() -> int:
             tiles = row.tiles
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
             name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
-            name += f" {dtype_of(row) or ''}".rstrip()
-            cells = [arch, name, row.width or WIDEST, row.frames or "any", tile]
+            name += f" {row.dtype or ''}".rstrip()
+            cells = [arch, name, row.width or widest(row), row.frames or "any", tile]
             cells += [used.get(n, "") for n in ("REG", "STACK", "spills", "tensor")]
             cells.append(fault or "")
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
@@ -155,26 +159,33 @@ def main() -> int:
     return 0 if good else 1
 
 
-def variants(kernel: str, arch: int) -> list[Variant]:
-    """The ways in which a kernel is compiled for an architecture."""
-    main = MAIN.get(kernel, ({},))
+def variants(row: Row, arch: int, plain: bool = False) -> list[Variant]:
+    """The ways in which a row is compiled for an architecture; rows for float32 on Hopper alone.
+
+    ``plain``: the main ones.
+    """
+    main = MAIN.get(row.kernel, ({},))
     if arch != OTHERS_ON:
+        return list(main) if row.dtype is None else []
+    if row.dtype is not None or plain:
         return list(main)
     # Triton compiles again for integers that are 1 or multiples of 16, unless told not to.
-    params = getattr(KERNELS[kernel], "params", ())  # its interpreter has none
+    params = getattr(KERNELS[row.kernel], "params", ())  # its interpreter has none
     free = [p.name for p in params if TYPES.get(p.name) == "i32" and not p.do_not_specialize]
     special = [dict.fromkeys(free, value) for value in (1, 16)] if free else []
-    return [*main, *OTHERS.get(kernel, ()), *(main[0] | each for each in special)]
+    return [*main, *OTHERS.get(row.kernel, ()), *(main[0] | each for each in special)]
 
 
-def dtype_of(row: Row) -> str | None:
-    """The type of states that a row is for; None = any, so a half type."""
-    return getattr(row, "dtype", None)
+def widest(row: Row) -> int:
+    """The widest bottleneck that a row's kernel is for."""
+    plain = row.kernel.startswith("bottleneck.")
+    return layout.widest(getattr(torch, row.dtype or "bfloat16")) if plain else WIDEST
 
 
 def compiled(row: Row, arch: int, variant: Variant) -> Any:
     """The kernel of a row, compiled for an architecture (90 = sm_90)."""
-    kernel, tiles, width = KERNELS[row.kernel], row.tiles, row.width or WIDEST
+    kernel = KERNELS[variant.get(BESIDE, row.kernel)]
+    tiles, width = row.tiles, row.width or widest(row)
     wanted = (
         CONSTANTS
         | variant
@@ -192,7 +203,7 @@ def compiled(row: Row, arch: int, variant: Variant) -> Any:
     types = TYPES | ({"out": "*fp32"} if row.kernel in IN_FLOAT32 else {})
     if "BITS" in variant:
         types |= dict.fromkeys(("down", "up"), "*i8" if variant["BITS"] == 8 else "*u8")
-    states = TENSORS[dtype_of(row)]
+    states = TENSORS[row.dtype]
     signature = {n: "constexpr" if n in wanted else types.get(n, states) for n in names}
     # Tensors of torch begin at multiples of 16 bytes.
     aligned = {
@@ -203,6 +214,7 @@ def compiled(row: Row, arch: int, variant: Variant) -> Any:
     constants = {(names.index(n),): value for n, value in wanted.items()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    options = {} if BESIDE in variant else options
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
@@ -234,7 +246,7 @@ def counted(resources: str, code: str) -> dict[str, int]:
 
 def faults(row: Row, arch: int) -> list[str]:
     """What is wrong with any variant of a row."""
-    found = (examined(row, arch, variant)[1] for variant in variants(row.kernel, arch))
+    found = (examined(row, arch, variant)[1] for variant in variants(row, arch))
     return [fault for fault in found if fault]
 
 
@@ -245,16 +257,16 @@ def examined(row: Row, arch: int, variant: Variant) -> tuple[dict[str, int], str
     except Exception as error:  # of Triton or its assembler, each of its own kind
         lines = str(error).splitlines() or [""]
         return {}, f"does not compile: {type(error).__name__}: {lines[0]}"
-    return used, fault_of(row, arch, used)
+    return used, fault_of(row, arch, used, BESIDE not in variant)
 
 
-def fault_of(row: Row, arch: int, used: dict[str, int]) -> str | None:
-    """What is wrong with the machine code, in words; None = nothing."""
+def fault_of(row: Row, arch: int, used: dict[str, int], products: bool = True) -> str | None:
+    """What is wrong with the machine code, of a kernel with or without products; None = nothing."""
     if used["STACK"] or used["spills"]:
         return "spills"
     if used["shared"] > SHARED.get(arch, LEAST_SHARED):
         return f"{used['shared']} bytes of shared memory"
-    if row.kernel == FIXED.kernel:
+    if not products:
         return None
     if not used["tensor"]:
         return "no tensor cores"

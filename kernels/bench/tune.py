@@ -7,8 +7,8 @@ results, twice the same, before it is timed; it replaces what is there only wher
 more than the noise, and after its results were right on other inputs. A plan for an architecture
 is what makes ``auto`` take the kernels there, so it is not written unless every row is right.
 Candidates that differ least from what is there are tried first; with ``--seconds``, those that come
-too late for their row's share of the time are not. ``--device cpu`` tries two for each row, on a
-few frames: to see that the script runs (Triton's interpreter; nothing is compiled).
+too late for their row's share of the time are not. ``--device cpu`` tries two for the first row of
+each kernel, on a few frames: to see that the script runs (in Triton's interpreter, not compiled).
 """
 
 from __future__ import annotations
@@ -69,12 +69,17 @@ def main() -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("tune.py: there is no GPU to measure on", file=sys.stderr)
         return 2
+    if device.type == "cpu" and args.out.name.startswith("sm"):
+        parser.error(f"{args.out} would be the plan of a GPU, and nothing is measured on one")
     plan = read_plan(args.plan)
-    made = []
+    made: list[Row] = []
     last = time.monotonic() + args.seconds
     # Not forked: CUDA runs in this process.
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         for number, row in enumerate(plan, 1):
+            if device.type == "cpu" and any(row.kernel == each.kernel for each in made):
+                made.append(row)
+                continue
             begun = time.monotonic()
             share = max(0.0, last - begun) / (len(plan) - number + 1)
             shapes = list(shapes_of(plan, row)) if device.type == "cuda" else [TINY]
@@ -105,9 +110,12 @@ def main() -> int:
 
 def candidates(row: Row) -> list[Tiles]:
     """What may be better than its tiles, those that differ in less first."""
-    heights = (16, 32, 64, 128) if row.frames is None else (16, 32, 64)
-    dims = (32,) if row.kernel == "logmel.spectrum" else (64, 128)
-    found = itertools.starmap(Tiles, itertools.product(heights, dims, (4, 8), (2, 3)))
+    heights = {16, 32, 64, *((128,) if row.frames is None else ())}
+    dims = {32} if row.kernel == "logmel.spectrum" else {64, 128}
+    choices = (heights, dims, {4, 8}, {2, 3})
+    own = vars(row.tiles).values()
+    wanted = (sorted(values | {mine}) for values, mine in zip(choices, own, strict=True))
+    found = itertools.starmap(Tiles, itertools.product(*wanted))
     there = vars(row.tiles).items()
     distances = {tiles: sum(getattr(tiles, k) != v for k, v in there) for tiles in found}
     return sorted((t for t, d in distances.items() if d), key=distances.__getitem__)
@@ -182,7 +190,7 @@ def shapes_of(plan: Sequence[Row], row: Row) -> Iterator[Shape]:
     Raises:
         ValueError: None does.
     """
-    for bottleneck in (None, gate.WIDEST):
+    for bottleneck in (None, gate.WIDEST, gate.widest(row)):
         # As wide as what the gate compiles, in processes of its own: then that is not done again.
         shapes = [Shape("whisper-large-v3", batch, frames, bottleneck) for batch, frames in SIZES]
         found = [shape for shape in shapes if selected(plan, row, shape) is row]
@@ -195,7 +203,7 @@ def shapes_of(plan: Sequence[Row], row: Row) -> Iterator[Shape]:
 def selected(plan: Sequence[Row], row: Row, shape: Shape) -> Row:
     """The row that a launch of the kernel of ``row`` takes, on states of its type."""
     asked = asks(row.kernel, shape)
-    return next(each for each in plan if each.fits(row.kernel, *asked))
+    return next(each for each in plan if each.fits(row.kernel, *asked, dtype_of(row)))
 
 
 def asks(kernel: str, shape: Shape) -> tuple[int, int]:
@@ -208,10 +216,17 @@ def asks(kernel: str, shape: Shape) -> tuple[int, int]:
 
 def problems_of(row: Row, shapes: Sequence[Shape], device: torch.device) -> Iterator[Problem]:
     """Every case of its kernel in every size."""
-    half = torch.bfloat16 if device.type == "cuda" else torch.float16
-    dtype = torch.float32 if gate.dtype_of(row) == "float32" else half
+    dtype = dtype_of(row)
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        dtype = torch.float16  # the interpreter cannot compute in the other
     for name, shape in itertools.product(CASES_OF[row.kernel], shapes):
         yield CASES[name](shape, device, dtype)
+
+
+def dtype_of(row: Row) -> torch.dtype:
+    """Of the states that a row is measured on: log-mel features have none but float32."""
+    single = row.dtype == "float32" or row.kernel == "logmel.spectrum"
+    return torch.float32 if single else torch.bfloat16
 
 
 def _is_right(kernel: str, tiles: Tiles, problems: Sequence[Problem], seed: int) -> bool:
