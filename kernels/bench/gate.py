@@ -40,7 +40,7 @@ from speechadapt_kernels.logmel import launch as logmel_launch
 from speechadapt_kernels.logmel.settings import HOP
 from speechadapt_kernels.lowbit import kernels as lowbit
 from speechadapt_kernels.plan import KERNELS as PLANNED
-from speechadapt_kernels.plan import Row, read_plan
+from speechadapt_kernels.plan import WIDEST, Row, read_plan
 
 KERNELS = {
     "bottleneck.forward": bottleneck.forward_kernel,

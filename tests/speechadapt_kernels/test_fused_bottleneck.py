@@ -179,6 +179,7 @@ def test_operator_is_well_behaved(operators):
     tensors = [
         each.to(DEVICE) if isinstance(each := getattr(folded, f.name), torch.Tensor) else each
         for f in fields(folded)
+        if f.name != "slices"  # the operator sees it in the shapes
     ]
     settings = ("gelu", 0.5, None, 0)
     torch.library.opcheck(

@@ -73,7 +73,7 @@ def test_operator_is_well_behaved(operators):
     [
         ((2, 800), [4], torch.float32, "are not"),
         ((1, 200), [4], torch.float32, "half a window"),
-        ((1, 800), [4], torch.float64, "expected the same"),
+        ((1, 800), [4], torch.float64, "expected both in float32 or float64"),
     ],
 )
 def test_shapes_that_do_not_go_together_are_refused(shape, lengths, dtype, words):
