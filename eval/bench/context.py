@@ -16,6 +16,7 @@ import torch
 import speechadapt
 from speechadapt.audio import load_audio
 from speechadapt.data import load_utterances
+from speechadapt.route import Route
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     args = parser.parse_args()
     model = speechadapt.load(args.base, [args.adapter] if args.adapter else [])
-    routes = [adapter.name for adapter in model.bank] or [None]
+    routes: list[Route] = [adapter.name for adapter in model.bank] or [None]
     utterances = load_utterances(args.data)[: args.clips]
     waves = [load_audio(u.audio, u.start, u.end) for u in utterances]
     contexts: list[float | None] = [None, *args.silence]

@@ -59,13 +59,12 @@ def main() -> None:
     ]
     for family, config in FAMILIES.items():
         for index in range(ADAPTERS):
-            _add(model, f"{family}/{index}".replace(" ", "_").replace(",", ""), config, index)
+            _add(model, f"{_key(family)}-{index}", config, index)
     systems: dict[str, tuple[Any, list[Route], AbstractContextManager[Any]]] = {
         "frozen base": (plain, [None] * ADAPTERS, nullcontext())
     }
     for family in FAMILIES:
-        key = family.replace(" ", "_").replace(",", "")
-        names = [f"{key}/{index}" for index in range(ADAPTERS)]
+        names = [f"{_key(family)}-{index}" for index in range(ADAPTERS)]
         systems[f"{family}, {ADAPTERS} adapters"] = (model, list(names), nullcontext())
         systems[f"{family}, one adapter"] = (model, [names[0]] * ADAPTERS, nullcontext())
     systems["no route, adapters loaded"] = (model, [None] * ADAPTERS, nullcontext())
@@ -75,6 +74,10 @@ def main() -> None:
     for batch in (1, 8):
         _table(f"decoder step, batch {batch}", _steps(waves, batch), systems, args.rounds)
     _table("encoder, 16 utterances", _encode(waves), systems, args.rounds)
+
+
+def _key(family: str) -> str:
+    return family.replace(" ", "_").replace(",", "")
 
 
 def _add(model: SpeechModel[Any], name: str, config: AdapterConfig, seed: int) -> None:
@@ -109,9 +112,8 @@ def _peft(model: SpeechModel[Any]) -> dict[str, Any]:
         rows = ADAPTERS
 
         def __enter__(self) -> None:
-            self.hooks = wrapped.base_model._enable_peft_forward_hooks(
-                adapter_names=names[: self.rows]
-            )
+            peft_model: Any = wrapped.base_model  # typed as any module
+            self.hooks = peft_model._enable_peft_forward_hooks(adapter_names=names[: self.rows])
             self.hooks.__enter__()
 
         def __exit__(self, *error: Any) -> None:
