@@ -10,7 +10,7 @@ from torch import Tensor
 
 from speechadapt_kernels.bottleneck import kernels
 from speechadapt_kernels.bottleneck.folded import EPSILON, FoldedBottleneck
-from speechadapt_kernels.layout import by_slot
+from speechadapt_kernels.layout import by_slot, check_width, widest
 from speechadapt_kernels.plan import tiles_for
 
 
@@ -150,6 +150,7 @@ def _settings(
     frames = source.shape[1] if offsets is None else longest
     dim, each = source.shape[-1], weights.up.shape[-1]
     width = weights.down.shape[1]
+    check_width(width, widest(source.dtype))
     tiles = tiles_for(
         f"bottleneck.{kernel}", source.device, width, frames, (dim, each), source.dtype
     )
