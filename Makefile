@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	$(BIN)/speechadapt-recipes demo --out demo $(if $(QUICK),--quick)
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 # Site tables and numerics with the oldest transformers that setup.cfg allows; all the rest is as in
 # the environment, which a .pth file adds.

@@ -90,7 +90,7 @@ def _keep(
     if call is None or not call.adapters:
         return
     for site in sites:
-        for step in steps_at(call, site, len(output), output.device):
+        for step in steps_at(call, site, output.shape[0], output.device):
             if step.source == "sublayer_input":
                 call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
             elif step.source == "residual" or (step.source == "output" and site.reads_residual):
@@ -105,7 +105,7 @@ def _change_output(
     if call is None or not call.adapters:
         return None  # the plain model, bit for bit
     for site in sites:
-        steps = steps_at(call, site, len(output), output.device)
+        steps = steps_at(call, site, output.shape[0], output.device)
         for step in steps:
             output = _apply(call, site, step, inputs[0], output)
         if steps:
@@ -124,7 +124,7 @@ def _change_input(
         return None
     value = inputs[0]
     for site in sites:
-        for step in steps_at(call, site, len(value), value.device, edits_input=True):
+        for step in steps_at(call, site, value.shape[0], value.device, edits_input=True):
             value = _apply(call, site, step, value, value)
     return (value, *inputs[1:])
 

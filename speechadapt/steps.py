@@ -36,7 +36,7 @@ class Step:
 
     def apply(self, batch: SiteBatch) -> Tensor:
         """What becomes of rows laid out by adapter: all at once, or one adapter after the other."""
-        if len(batch.target) == 1 or not runs_apart(batch.target):
+        if batch.target.shape[0] == 1 or not runs_apart(batch.target):
             return self.adapter.family.apply(self.adapter.config, self.weights, batch)
         # Split, not indexed: the gradient of an index is as large as all of them.
         each = zip(*(tensor.split(1) for tensor in self.weights.values()), strict=True)

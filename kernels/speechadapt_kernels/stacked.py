@@ -95,7 +95,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``[adapters, rows, frames, out]``.
     """
-    if len(weight) == 1:
+    if weight.shape[0] == 1:
         only = None if bias is None else bias.squeeze(0)
         return F.linear(x.squeeze(0), weight.squeeze(0), only).unsqueeze(0)
     flat = x.flatten(1, 2)
@@ -108,7 +108,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Each adapter's own LayerNorm over the last axis, with weights ``[adapters, dim]``."""
-    if len(weight) == 1:
+    if weight.shape[0] == 1:
         return F.layer_norm(x, x.shape[-1:], weight[0], bias[0])
     return torch.addcmul(vector(bias), F.layer_norm(x, x.shape[-1:]), vector(weight))
 
@@ -127,7 +127,7 @@ def add_linear(base: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> T
         weight: ``[adapters, out, in]``.
         scale: Factor of the product.
     """
-    if len(weight) == 1:
+    if weight.shape[0] == 1:
         flat = base.flatten(0, 2).addmm(x.flatten(0, 2), weight.squeeze(0).mT, alpha=scale)
     else:
         flat = base.flatten(1, 2).baddbmm(x.flatten(1, 2), weight.mT, alpha=scale)
