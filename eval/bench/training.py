@@ -54,7 +54,7 @@ class PeftTarget:
     def __init__(self, model: SpeechModel[Any]):
         import peft
 
-        wanted = r".*self_attn\.(q_proj|v_proj)"
+        wanted = r".*attn\.(q_proj|v_proj)"
         config = peft.LoraConfig(r=LORA.rank, lora_alpha=64, target_modules=wanted)
         self.wrapped = peft.get_peft_model(model.backbone.model, config)
 
