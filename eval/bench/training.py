@@ -1,5 +1,6 @@
 """Time and memory of training steps: adapters everywhere, in the top half, with the states below it
-kept, against every parameter of the base and against PEFT's LoRA.
+kept, against every parameter of the base and against PEFT's LoRA. A Whisper learns by its decoder's
+cross entropy, another base by its own CTC head.
 
     python eval/bench/training.py egs/tuxpaint/asr1/data/ro/train --steps 5 --rounds 5 --threads 2
 
@@ -32,10 +33,13 @@ from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of, preset
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.data.batching import batch_stream
+from speechadapt.heads.ctc import CtcHead
 from speechadapt.model import SpeechModel
 from speechadapt.route import Route
 from speechadapt.training.config import TrainConfig
 from speechadapt.training.examples import TrainingSet
+from speechadapt.training.objectives.ctc import CtcObjective
+from speechadapt.training.objectives.objective import Objective
 from speechadapt.training.objectives.whisper import WhisperObjective
 from speechadapt.training.target import AdapterTarget, FullTarget, Target
 from speechadapt.training.trainer import Trainer
@@ -54,7 +58,7 @@ class PeftTarget:
     def __init__(self, model: SpeechModel[Any]):
         import peft
 
-        wanted = r".*attn\.(q_proj|v_proj)"
+        wanted = r".*att\w*\.(q_proj|v_proj)"  # of every attention
         config = peft.LoraConfig(r=LORA.rank, lora_alpha=64, target_modules=wanted)
         self.wrapped = peft.get_peft_model(model.backbone.model, config)
 
@@ -150,7 +154,12 @@ def _trainer(args: argparse.Namespace, name: str) -> Trainer:
     utterances = load_utterances(args.data)[:UTTERANCES]
     below = target.layers_below(model.backbone.depth) if keeps else None
     examples = TrainingSet(model.backbone, utterances, CONFIG, None, below)
-    objective = WhisperObjective(model.backbone, args.language)
+    head, silence = model.backbone.head, CONFIG.trailing_silence
+    objective: Objective = (
+        CtcObjective(model.backbone, head, silence)
+        if isinstance(head, CtcHead)
+        else WhisperObjective(model.backbone, args.language)
+    )
     folder = Path(tempfile.gettempdir())  # nothing is written before a run ends
     return Trainer(model, target, examples, objective, CONFIG, folder, {})
 

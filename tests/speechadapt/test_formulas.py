@@ -98,10 +98,11 @@ def times_four(w, x, _y):
     )
 
 
-def gated(w, x, _y):
+def gated(w, x, _y, hard=False):
     logit = (x @ w["gate.down.weight"].T + w["gate.down.bias"]).clamp(min=0) @ w["gate.up.weight"].T
     h = gelu(normed(x, w) @ w["down.weight"].T + w["down.bias"])
-    return (logit >= 0) * (h @ w["up.weight"].T + w["up.bias"])
+    gate = logit >= 0 if hard else 1 / (1 + torch.exp(-logit))
+    return gate * (h @ w["up.weight"].T + w["up.bias"])
 
 
 def preset(name, **changes):
@@ -120,6 +121,10 @@ FORMULAS = {
     "adapter_bias": (preset("adapter_bias"), shift),
     "scaled_parallel": (preset("scaled_parallel", bottleneck=5), times_four),
     "gated": (preset("gated", bottleneck=5), gated),
+    "gated_hard": (
+        preset("gated", bottleneck=5, hard=True),
+        lambda w, x, y: gated(w, x, y, hard=True),
+    ),
 }
 
 
