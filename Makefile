@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	$(BIN)/speechadapt-recipes demo --out demo $(if $(QUICK),--quick)
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -n 2
 
 # Site tables and numerics with the oldest transformers that setup.cfg allows; all the rest is as in
 # the environment, which a .pth file adds.
@@ -29,7 +29,7 @@ oldest: $(VENV)/installed
 	$(BIN)/python -c $(SITE) >$$($(VENV)/oldest/bin/python -c $(SITE))/rest.pth
 	$(VENV)/oldest/bin/python -m pip install --disable-pip-version-check -q \
 		"transformers==$$(sed -n 's/^ *transformers>=\([0-9]*\.[0-9]*\)$$/\1/p' setup.cfg).*"
-	$(VENV)/oldest/bin/python -m pytest -q tests/speechadapt/test_whisper.py \
+	$(VENV)/oldest/bin/python -m pytest tests/speechadapt/test_whisper.py \
 		tests/speechadapt/test_backbones.py tests/speechadapt/test_prefix.py
 
 # Every kernel compiled for GPUs that need not be here, by this Triton and, as it is launched most, by

@@ -11,14 +11,13 @@ from speechadapt_eval.cli.scoring import (
     FILES,
     add_files,
     add_options,
-    as_json,
     facts,
     interval_line,
-    pool,
+    read_sets,
     remarks,
     score_texts,
-    speakers,
 )
+from speechadapt_eval.outputs import as_json
 from speechadapt_eval.report.table import percent
 from speechadapt_eval.statistics.bootstrap import Paired, interval_of, paired_difference
 
@@ -43,11 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> str:
-    refs, *both = pool([(args.ref, args.hyp_a, args.hyp_b), *args.more])
+    sets = read_sets(args, [(args.ref, args.hyp_a, args.hyp_b), *args.more])
+    refs, *both = sets.texts
     if args.mode == "present":  # what only one system has cannot be compared
         both = [{k: v for k, v in hyps.items() if k in both[0] and k in both[1]} for hyps in both]
     rates = [score_texts(args, refs, hyps) for hyps in both]
-    clusters = speakers(args)
+    clusters = sets.speakers
     options = {"samples": args.samples, "seed": args.seed}
     paired = paired_difference(rates[0], rates[1], clusters, **options)
     good = None if args.margin is None else paired.non_inferior(args.margin / 100)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,31 +67,41 @@ def add_files(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
     )
 
 
-def pool(sets: Sequence[Sequence[Path]]) -> list[dict[str, str]]:
-    """Read the sets and join each side; side 0 holds the references."""
-    joined: list[dict[str, str]] = [{} for _ in sets[0]]
-    for files in sets:
-        for side, (texts, path) in enumerate(zip(joined, files, strict=True)):
+@dataclass(frozen=True)
+class PooledSets:
+    """What was read of one or more test sets, pooled.
+
+    Attributes:
+        texts: Utterance id to text of each side; side 0 holds the references.
+        speakers: Utterance id to speaker; None if nothing says who speaks.
+    """
+
+    texts: list[dict[str, str]]
+    speakers: dict[str, str] | None
+
+
+def read_sets(args: argparse.Namespace, file_sets: Sequence[Sequence[Path]]) -> PooledSets:
+    """Read the sets and join each side.
+
+    Raises:
+        EvalError: A file cannot be read, or an id occurs in two sets.
+    """
+    texts: list[dict[str, str]] = [{} for _ in file_sets[0]]
+    for files in file_sets:
+        for side, (joined, path) in enumerate(zip(texts, files, strict=True)):
             new = read_texts(path, "hyp" if side else "ref")
-            if twice := texts.keys() & new.keys():
+            if twice := joined.keys() & new.keys():
                 raise EvalError(
                     f"{path}: {len(twice)} ids occur in another set as well ({some(twice)}); "
                     "make them unique before pooling, e.g. with the language in front"
                 )
-            texts.update(new)
-    return joined
+            joined.update(new)
+    return PooledSets(texts, _speakers(args))
 
 
 def score_texts(args: argparse.Namespace, refs: dict[str, str], hyps: dict[str, str]) -> ErrorRate:
     """Scored as the options say."""
     return score(refs, hyps, unit=args.unit, normalize=args.normalize, mode=args.mode)
-
-
-def speakers(args: argparse.Namespace) -> dict[str, str] | None:
-    """Speaker of each utterance, if a table was given."""
-    if not args.utt2spk:
-        return None
-    return {name: who for path in args.utt2spk for name, who in read_utt2spk(path).items()}
 
 
 def remarks(rate: ErrorRate) -> list[str]:
@@ -120,13 +129,8 @@ def facts(rate: ErrorRate) -> dict[str, Any]:
     return facts | {"missing": list(rate.missing), "extra": list(rate.extra)}
 
 
-def as_json(value: Any) -> str:
-    """JSON that people can read; NaN is null."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """Replace NaN, which JSON has not, by null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _speakers(args: argparse.Namespace) -> dict[str, str] | None:
+    """Speaker of each utterance, if a table was given."""
+    if not args.utt2spk:
+        return None
+    return {name: who for path in args.utt2spk for name, who in read_utt2spk(path).items()}

@@ -9,14 +9,13 @@ from speechadapt_eval.cli.scoring import (
     FILES,
     add_files,
     add_options,
-    as_json,
     facts,
     interval_line,
-    pool,
+    read_sets,
     remarks,
     score_texts,
-    speakers,
 )
+from speechadapt_eval.outputs import as_json
 from speechadapt_eval.statistics.bootstrap import interval_of
 
 EXAMPLES = f"""
@@ -36,9 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> str:
-    refs, hyps = pool([(args.ref, args.hyp), *args.more])
+    sets = read_sets(args, [(args.ref, args.hyp), *args.more])
+    refs, hyps = sets.texts
     rate = score_texts(args, refs, hyps)
-    interval = interval_of(rate, speakers(args), samples=args.samples, seed=args.seed)
+    interval = interval_of(rate, sets.speakers, samples=args.samples, seed=args.seed)
     if args.json:
         return as_json(facts(rate) | {"interval": asdict(interval)})
     return "\n".join([rate.kaldi_lines(), *remarks(rate), interval_line(interval)])

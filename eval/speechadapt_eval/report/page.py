@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from speechadapt_eval.errors import EvalError
+from speechadapt_eval.outputs import write_text
 from speechadapt_eval.report.chart import Chart, svg
 from speechadapt_eval.report.page_style import STYLE
 from speechadapt_eval.report.systems import HEADER, NOTHING, SystemRow, notes
@@ -62,17 +62,8 @@ def write_page(path: Path, page: Page) -> None:
     Raises:
         EvalError: The systems were scored on different utterances, or the file cannot be written.
     """
-    text = render_page(page)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
-        temporary.replace(path)
-    except OSError as error:
-        raise EvalError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
+    # A file name may hold half a surrogate pair, which UTF-8 cannot write.
+    write_text(path, render_page(page).encode("utf-8", "xmlcharrefreplace").decode("utf-8"))
 
 
 def render_page(page: Page) -> str:
