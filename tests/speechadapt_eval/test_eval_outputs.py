@@ -33,6 +33,6 @@ def test_nothing_half_written(tmp_path):
 
     with pytest.raises(RuntimeError):
         write_csv(tmp_path / "a.csv", ["x"], rows())
-    with pytest.raises(EvalError, match="cannot write .*a.json/b"):
+    with pytest.raises(EvalError, match=r"cannot write .*a\.json/b"):
         write_text(tmp_path / "a.json" / "b", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
