@@ -10,6 +10,7 @@ attention function (:mod:`speechadapt.backbones.attention`) what adapters do the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,8 @@ class Hooks:
                 self._once("input", site.leaf, self._hook_input)
             else:
                 self._once("output", site.leaf, self._hook_output)
+                if site.resumed is not None:
+                    self._once("output", site.resumed, self._hook_resumed)
             source = adapter.family.source(adapter.config, site.point)
             reads_entry = source in ("sublayer_input", "residual") or site.reads_residual
             if site.entry is not None and reads_entry:
@@ -72,6 +75,15 @@ class Hooks:
         # Before any hook that keeps: what a sub-layer reads is what the adapters here make of it,
         # whichever of the two was needed first.
         return module.register_forward_hook(partial(_change_output, sites), prepend=True)
+
+    def _hook_resumed(self, module: nn.Module) -> Any:
+        # What comes here has its residual already.
+        sites = [
+            replace(site, reads_residual=False)
+            for site in self._sites.values()
+            if site.resumed is module
+        ]
+        return module.register_forward_hook(partial(_change_output, sites))
 
     def _hook_input(self, module: nn.Module) -> Any:
         sites = [site for site in self._sites.values() if site.leaf is module]

@@ -31,6 +31,7 @@ from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.lora import LoraConfig
 from speechadapt.adapters.registry import family_of, preset
+from speechadapt.backbones.base import Backbone
 from speechadapt.data import Utterance, load_utterances
 from speechadapt.data.batching import batch_stream
 from speechadapt.heads.ctc import CtcHead
@@ -66,7 +67,7 @@ class PeftTarget:
         """None: PEFT's adapter is always on."""
         return [None] * len(utterances)
 
-    def layers_below(self, depth: int) -> None:
+    def layers_below(self, backbone: Backbone) -> None:
         """PEFT does not say."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -152,7 +153,7 @@ def _trainer(args: argparse.Namespace, name: str) -> Trainer:
     target = make(model)
     target.train(True)
     utterances = load_utterances(args.data)[:UTTERANCES]
-    below = target.layers_below(model.backbone.depth) if keeps else None
+    below = target.layers_below(model.backbone) if keeps else None
     examples = TrainingSet(model.backbone, utterances, CONFIG, None, below)
     head, silence = model.backbone.head, CONFIG.trailing_silence
     objective: Objective = (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.family import Family
-from speechadapt.backbones.base import Site
+from speechadapt.backbones.base import Backbone, Site
 from speechadapt.errors import AdapterError, ConfigError
 from speechadapt.heads.head import Head
 from speechadapt.lowbit import rounded
@@ -192,16 +192,27 @@ class Adapter:
         """Number of trained parameters."""
         return sum(tensor.numel() for _, tensor in self.named_parameters())
 
-    def layers_below(self, depth: int) -> int | None:
+    def layers_below(self, backbone: Backbone) -> int | None:
         """Encoder layers that run before its first site; None = what they read is changed already.
 
+        A layer counts where all that the adapter does is to change its output at the end: that can
+        be made good when the next one starts (:meth:`Backbone.resume`).
+
         Args:
-            depth: Layers of the encoder.
+            backbone: Where it attaches.
         """
-        places = [name.split(".")[1] for name in self.tensors if name.startswith("encoder.")]
-        if "embed" in places:
+        points: dict[str, set[str]] = {}
+        for name in self.tensors:
+            stack, place, *point = name.split(".", 2)
+            if stack == "encoder":
+                points.setdefault(place, set()).update(point)
+        if "embed" in points:
             return None
-        return min((int(place) for place in places if place.isdecimal()), default=depth)
+        first = min((int(place) for place in points if place.isdecimal()), default=backbone.depth)
+        end = backbone.sites.get(f"encoder.{first}.out")
+        if end is None or end.resumed is None or points[str(first)] != {"out"}:
+            return first
+        return first + (self.family.adds and self.family.source(self.config, "out") == "output")
 
     @property
     def bytes(self) -> int:

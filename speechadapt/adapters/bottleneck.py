@@ -70,6 +70,7 @@ class BottleneckConfig(AdapterConfig):
 class Bottleneck(Family):
     """The family of :class:`BottleneckConfig`."""
 
+    adds: ClassVar = True
     width_axes: ClassVar = {"down.weight": 0, "down.bias": 0, "up.weight": 1}
 
     def source(self, config: BottleneckConfig, point: str) -> Source:

@@ -142,12 +142,15 @@ class Family(ABC):
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
+        adds: Whether all it does is to add to the target what it makes of the source, so that it
+            does the same to the target with the residual.
         copies: Whether a fresh adapter is a copy of layers of the base, and not drawn.
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
     attends: ClassVar[bool] = False
+    adds: ClassVar[bool] = False
     copies: ClassVar[bool] = False
 
     def shares_softmax(self, config: Any) -> bool:

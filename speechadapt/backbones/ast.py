@@ -20,7 +20,7 @@ from speechadapt.backbones.base import (
     linear_at,
     module_at,
 )
-from speechadapt.backbones.layers import Tap
+from speechadapt.backbones.layers import Tap, run_layers
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.features import Features, FilterBank
@@ -113,6 +113,8 @@ class ASTBackbone(Backbone):
 
     def encode(self, features: Features, layers: bool = False) -> Encoded:
         """States of the summary tokens and patches, ``[batch, 2 + patches, dim]``."""
+        if features.layers:
+            return self._behind(features, layers)
         values = features.values.mT.to(self.dtype)
         lengths = self.positions(features.lengths)
         if not layers:
@@ -120,6 +122,31 @@ class ASTBackbone(Backbone):
         with self._tap.collecting() as read:
             states = self._encoder(values).last_hidden_state
         return Encoded(states, lengths, (*read, states))
+
+    def ahead(self, features: Features, layers: int) -> Features:
+        """Any number of layers but the last, whose output only the last norm sees."""
+        layers = min(layers, self.depth - 1)
+        if not layers:
+            return features
+        with torch.no_grad():
+            encoded = self.encode(features, layers=True)
+        assert encoded.layers is not None
+        return Features(encoded.layers[layers].mT, encoded.lengths, layers)
+
+    def positions_in(self, seconds: float) -> float:
+        """As many for any recording."""
+        return float(self._encoder.embeddings.position_embeddings.shape[1])
+
+    def _behind(self, features: Features, layers: bool) -> Encoded:
+        """The layers behind those that :meth:`ahead` ran."""
+        read: list[Tensor] = []
+        states = run_layers(
+            layers_of(self._encoder)[features.layers :],
+            self.resume(features),
+            read if layers else None,
+        )
+        states = self._encoder.layernorm(states)
+        return Encoded(states, features.lengths, (*read, states) if layers else None)
 
 
 def load_ast(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> ASTBackbone:
@@ -192,6 +219,9 @@ def site_table(model: Any) -> list[Site]:
         sites.append(Site(f"{at}.attn.kv", module, width, width, attention=attention))
         last = linear_at(layer, *_LEAVES["ffn.out"])
         sites.append(
-            Site(f"{at}.out", last, width, last.in_features, norms["ffn"], reads_residual=True)
-        )
+            Site(
+                f"{at}.out", last, width, last.in_features, norms["ffn"],
+                reads_residual=True, resumed=nn.Identity(),
+            )
+        )  # fmt: skip
     return sites

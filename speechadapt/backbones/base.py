@@ -67,6 +67,8 @@ class Site:
         reads_residual: Whether a sequential adapter here reads leaf output plus residual (the state
             after the sub-layer) instead of the leaf output alone.
         attention: Where the leaf is an attention, whose keys and values an adapter here adds to.
+        resumed: At the end of an encoder layer, an identity that stands for the whole layer when a
+            pass starts behind it (:meth:`Backbone.ahead`): adapters here then change its output.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Site:
     pre_norm: bool = True
     reads_residual: bool = False
     attention: Attention | None = None
+    resumed: nn.Module | None = None
 
     @property
     def stack(self) -> str:
@@ -251,6 +254,21 @@ class Backbone(ABC):
             layers: So many at most; a backbone that cannot be divided there stops before.
         """
         return features
+
+    def resume(self, features: Features) -> Tensor:
+        """What the layer behind those that :meth:`ahead` ran reads, ``[batch, positions, dim]``:
+        their states, changed by the adapters at the end of the last of them.
+
+        Args:
+            features: What :meth:`ahead` made, ``layers`` not None.
+        """
+        states = features.values.mT
+        end = self.sites.get(f"encoder.{(features.layers or 0) - 1}.out")
+        return states if end is None or end.resumed is None else end.resumed(states)
+
+    def positions_in(self, seconds: float) -> float:
+        """Encoder positions that so many seconds of audio take."""
+        return seconds / self.position_seconds
 
     def key_lengths(self, features: Features) -> Tensor | None:
         """Valid encoder positions of each utterance, ``[batch]``; None when none is padding."""

@@ -1,9 +1,9 @@
-"""What passes between the layers of an encoder that transformers runs, when a head wants it."""
+"""Layers of an encoder: run one by one, and what passes between them when a head wants it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +11,27 @@ from typing import Any
 from torch import Tensor, nn
 
 _read: ContextVar[list[Tensor] | None] = ContextVar("speechadapt_layers", default=None)
+
+
+def run_layers(
+    layers: Iterable[nn.Module], states: Tensor, read: list[Tensor] | None = None
+) -> Tensor:
+    """What the layers make of ``states``, ``[batch, positions, dim]``.
+
+    Masks are those of the current call (:mod:`speechadapt.backbones.attention`).
+
+    Args:
+        layers: In their order.
+        states: What the first one reads.
+        read: Gets what each of them reads.
+    """
+    for layer in layers:
+        if read is not None:
+            read.append(states)
+        output = layer(states, None)
+        # Releases of transformers before 5.4 put it into a tuple.
+        states = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 class Tap:

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
 from speechadapt.audio import SAMPLE_RATE
 from speechadapt.backbones.attention import use_attention
 from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at
-from speechadapt.backbones.layers import Tap
+from speechadapt.backbones.layers import Tap, run_layers
 from speechadapt.backbones.tokens import read_json
 from speechadapt.backbones.weights import fingerprint, load_strictly
 from speechadapt.call import current
@@ -69,6 +69,7 @@ class Wav2Vec2Backbone(Backbone):
         if any(site.attention for site in self.sites.values()):
             use_attention(self.model)
         self._encoder = encoder
+        self._stable = bool(getattr(encoder.config, "do_stable_layer_norm", False))
         self._tap = Tap(list(encoder.encoder.layers))
         config = encoder.config
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
@@ -107,6 +108,8 @@ class Wav2Vec2Backbone(Backbone):
         transformers leaves out masks for checkpoints whose front end normalises over time, and
         padding then changes every state of an utterance; here it changes none.
         """
+        if features.layers:
+            return self._behind(features, layers)
         if features.layers is None:
             positions, hidden = self.positions(features.lengths), self._project(features)
         else:
@@ -124,9 +127,27 @@ class Wav2Vec2Backbone(Backbone):
         return Encoded(states, positions, (*read, states))
 
     def ahead(self, features: Features, layers: int) -> Features:
-        """The front end, which takes most of a small model's time; no layer."""
+        """The front end, and any number of layers, but none of WavLM: there the first layer makes
+        the position bias of all."""
         with torch.no_grad():
+            if layers and self.model.config.model_type != "wavlm":
+                encoded = self.encode(features, layers=True)
+                assert encoded.layers is not None
+                # A stable model's last layer gives what its last norm reads: nothing kept has that.
+                layers = min(layers, self.depth - self._stable)
+                return Features(encoded.layers[layers].mT, encoded.lengths, layers)
             return Features(self._project(features).mT, self.positions(features.lengths), 0)
+
+    def _behind(self, features: Features, layers: bool) -> Encoded:
+        """The layers behind those that :meth:`ahead` ran."""
+        read: list[Tensor] = []
+        encoder = self._encoder.encoder
+        states = run_layers(
+            encoder.layers[features.layers :], self.resume(features), read if layers else None
+        )
+        if self._stable:
+            states = encoder.layer_norm(states)
+        return Encoded(states, features.lengths, (*read, states) if layers else None)
 
     def _project(self, features: Features) -> Tensor:
         """What the first layer reads, ``[batch, positions, dim]``."""
@@ -252,12 +273,17 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
             Site(f"{at}.ffn.out", last, width, inner, entry, stable),
         ]
         if stable:  # the layer ends with the feed-forward's output plus its residual …
-            sites.append(Site(f"{at}.out", last, width, inner, entry, reads_residual=True))
             language = getattr(layer, "adapter_layer", None)
+            end = None if language else nn.Identity()  # MMS goes on from there
+            sites.append(
+                Site(f"{at}.out", last, width, inner, entry, reads_residual=True, resumed=end)
+            )
             if language is not None:  # MMS; what it gives is added to the layer's output
                 sites.append(Site(f"{at}.language", language, width, width))
         else:  # … or with the normalisation of that sum
-            sites.append(Site(f"{at}.out", layer.final_layer_norm, width, width))
+            sites.append(
+                Site(f"{at}.out", layer.final_layer_norm, width, width, resumed=nn.Identity())
+            )
     return sites
 
 

@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 from speechadapt.backbones.attention import use_attention
 from speechadapt.backbones.base import Attention, Backbone, Encoded, Site, linear_at, module_at
 from speechadapt.backbones.checkpoints import WhisperCheckpoint, fingerprint
+from speechadapt.backbones.layers import run_layers
 from speechadapt.features import Features, LogMel
 from speechadapt.heads.head import Head
 
@@ -124,14 +125,8 @@ class WhisperBackbone(Backbone):
             hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
             hidden = self._embed(hidden + encoder.embed_positions.weight[: hidden.shape[1]])
         else:
-            hidden = features.values.mT
-        for layer in encoder.layers[features.layers or 0 : end]:
-            if read is not None:
-                read.append(hidden)
-            output = layer(hidden, None)
-            # Releases of transformers before 5.4 put it into a tuple.
-            hidden = output[0] if isinstance(output, tuple) else output
-        return hidden
+            hidden = self.resume(features)
+        return run_layers(encoder.layers[features.layers or 0 : end], hidden, read)
 
     def decoder_states(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Teacher-forced decoder pass, without a cache.
@@ -182,7 +177,10 @@ def site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
             # The layer's own output is the feed-forward's output plus its residual.
             last = linear_at(layer, "fc2")
             name = f"{stack}.{index}.out"
-            sites.append(Site(name, last, width, last.in_features, norm, reads_residual=True))
+            end = nn.Identity() if stack == "encoder" else None
+            sites.append(
+                Site(name, last, width, last.in_features, norm, reads_residual=True, resumed=end)
+            )
     return sites
 
 

@@ -257,7 +257,7 @@ def _run(
     config: TrainConfig,
     settings: dict[str, Any],
 ) -> int:
-    below = target.layers_below(model.backbone.depth)
+    below = target.layers_below(model.backbone)
     if model.bank.call(
         target.routes(data.utterances[:1])
     ).reads_layers:  # by a head that weighs them all

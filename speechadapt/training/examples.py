@@ -101,8 +101,8 @@ class TrainingSet:
         noise = config.augmentation.noise
         self._noise = [_wave(u) for u in load_utterances(noise)] if noise else []
         kept = not config.augmentation.changes_audio and sum(lengths) <= KEPT_SECONDS
-        states = sum(self.seconds) / backbone.position_seconds * backbone.width * 4
-        if not kept or config.augmentation.masks or states > KEPT_STATES:
+        positions = sum(map(backbone.positions_in, self.seconds))
+        if not kept or config.augmentation.masks or positions * backbone.width * 4 > KEPT_STATES:
             below = None
         student = Listener(backbone, config.trailing_silence, below)
         # Whoever hears: the model in training first.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
 from speechadapt.adapters.config import AdapterConfig
 from speechadapt.adapters.registry import family_of
+from speechadapt.backbones.base import Backbone
 from speechadapt.data import Utterance
 from speechadapt.errors import ConfigError, DataError
 from speechadapt.files import replacing, write_json
@@ -166,9 +167,9 @@ class HyperTarget:
         self._made([language for language in dict.fromkeys(routes) if language])
         return list(routes)
 
-    def layers_below(self, depth: int) -> int | None:
+    def layers_below(self, backbone: Backbone) -> int | None:
         """Those before the adapters' first site."""
-        return next(iter(self.adapters.values())).layers_below(depth)
+        return next(iter(self.adapters.values())).layers_below(backbone)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The network's."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.adapters.adapter import Adapter
-from speechadapt.backbones.base import CHECKPOINT_FILES
+from speechadapt.backbones.base import CHECKPOINT_FILES, Backbone
 from speechadapt.data import Utterance
 from speechadapt.files import replacing
 from speechadapt.model import SpeechModel
@@ -27,9 +27,9 @@ class Target(Protocol):
         """What each utterance uses, as the parameters are now."""
         ...
 
-    def layers_below(self, depth: int) -> int | None:
-        """Of ``depth`` encoder layers, those before the first place where something learns; None =
-        their input changes already."""
+    def layers_below(self, backbone: Backbone) -> int | None:
+        """Encoder layers that run before the first place where something learns; None = their input
+        changes already."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -67,9 +67,9 @@ class AdapterTarget:
         """The adapter, for all."""
         return [self.adapter.name] * len(utterances)
 
-    def layers_below(self, depth: int) -> int | None:
+    def layers_below(self, backbone: Backbone) -> int | None:
         """Those before the adapter's first site."""
-        return self.adapter.layers_below(depth)
+        return self.adapter.layers_below(backbone)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the adapter trains."""
@@ -102,7 +102,7 @@ class FullTarget:
         """No adapter."""
         return [None] * len(utterances)
 
-    def layers_below(self, depth: int) -> None:
+    def layers_below(self, backbone: Backbone) -> None:
         """None: everything learns."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

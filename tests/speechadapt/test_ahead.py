@@ -7,9 +7,11 @@ import pytest
 import soundfile as sf
 import torch
 from adapting import add
-from tiny_backbones import tiny_backbone
+from tiny_backbones import NAMES, tiny_backbone
 
+from speechadapt.adapters.bias import AdapterBiasConfig
 from speechadapt.adapters.bottleneck import BottleneckConfig
+from speechadapt.adapters.conv import ConformerConfig
 from speechadapt.adapters.headonly import HeadOnlyConfig
 from speechadapt.adapters.invertible import InvertibleConfig
 from speechadapt.call import running
@@ -21,8 +23,15 @@ from speechadapt.training.examples import TrainingSet
 
 CONFIG = TrainConfig(trailing_silence=0.2)
 CONFIGS = {
-    "everywhere": (BottleneckConfig(bottleneck=4), 0),
-    "top layer": (BottleneckConfig(bottleneck=4, top_layers=1), 1),
+    "everywhere": (BottleneckConfig(bottleneck=4, points=("ffn.out", "out")), 0),
+    "ends of layers": (BottleneckConfig(bottleneck=4), 1),
+    "top layer": (BottleneckConfig(bottleneck=4, points=("ffn.out",), top_layers=1), 1),
+    "end of the top layer": (BottleneckConfig(bottleneck=4, top_layers=1), 2),
+    "moved at the end": (AdapterBiasConfig(points=("out",), top_layers=1), 1),
+    "convolution": (
+        ConformerConfig(bottleneck=4, points=("out",), top_layers=1, placement="sequential"),
+        2,
+    ),
     "last norm": (BottleneckConfig(bottleneck=4, points=("final",)), 2),
     "front": (InvertibleConfig(bottleneck=4), None),
     "decoder": (BottleneckConfig(bottleneck=4, stacks=("decoder",)), 2),
@@ -48,7 +57,7 @@ def encoded(model, examples):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_whisper_stops_before_the_first_site(model, utterances, name):
     config, layers = CONFIGS[name]
-    below = add(model, "a", config, 1).layers_below(model.backbone.depth)
+    below = add(model, "a", config, 1).layers_below(model.backbone)
     assert below == layers
     _, expected = encoded(model, TrainingSet(model.backbone, utterances, CONFIG))
     heard, got = encoded(model, TrainingSet(model.backbone, utterances, CONFIG, None, below))
@@ -58,16 +67,34 @@ def test_whisper_stops_before_the_first_site(model, utterances, name):
         torch.testing.assert_close(got.states[row, :length], expected.states[row, :length])
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-stable", "wavlm", "data2vec", "ast"])
-def test_wave_models_keep_what_the_front_end_gives(utterances, kind):
+@pytest.mark.parametrize("top", [None, 1])
+@pytest.mark.parametrize("point", ["out", "attn.out"])
+@pytest.mark.parametrize("kind", NAMES)
+def test_any_backbone_goes_on_behind_the_layers_that_were_run(utterances, kind, point, top):
     model = SpeechModel(tiny_backbone(kind))
-    add(model, "a", BottleneckConfig(bottleneck=4), 1)
-    _, expected = encoded(model, TrainingSet(model.backbone, utterances, CONFIG))
-    heard, got = encoded(model, TrainingSet(model.backbone, utterances, CONFIG, None, 0))
-    assert heard.layers == (None if kind == "ast" else 0)
-    assert torch.equal(got.lengths, expected.lengths)
-    for row, length in enumerate(got.lengths):
-        torch.testing.assert_close(got.states[row, :length], expected.states[row, :length])
+    adapter = add(model, "a", BottleneckConfig(bottleneck=4, points=(point,), top_layers=top), 1)
+    adapter.train(True)
+    below = adapter.layers_below(model.backbone)
+    at_end = point == "out" and kind != "mms"  # whose layers go on behind that place
+    assert below == (top is not None) + at_end
+    whole = TrainingSet(model.backbone, utterances, CONFIG)
+    kept = TrainingSet(model.backbone, utterances, CONFIG, None, below)
+    found = []
+    for examples in (whole, kept):
+        heard = examples.batch([0, 1, 2], random.Random(0)).heard
+        with running(model.bank.call(["a"] * 3, model.backbone.key_lengths(heard))):
+            encoded = model.backbone.encode(heard)
+        valid = torch.arange(encoded.states.shape[1]) < encoded.lengths[:, None]
+        loss = encoded.states[valid].square().sum()
+        tensors = dict(adapter.named_parameters())
+        gradients = torch.autograd.grad(loss, list(tensors.values()))
+        found.append((encoded.lengths, encoded.states[valid], gradients))
+    torch.testing.assert_close(found[1], found[0])
+    if kind.startswith("wavlm"):
+        below = 0  # its first layer makes the position bias of all
+    elif kind == "ast" or kind.endswith("-stable") or kind == "mms":
+        below = min(below, 1)  # nothing has what the last norm reads
+    assert heard.layers == (None if kind == "ast" and not below else below)
 
 
 @pytest.mark.parametrize(
