@@ -200,12 +200,13 @@ def runs_apart(rows: Tensor) -> bool:
         rows: Laid out by adapter, ``[adapters, ...]``. On a CPU a large batch leaves the caches
             between two operators; one adapter's share of it does not.
     """
-    return rows.device.type == "cpu" and rows.nbytes >= _cpu_plan()["apart_from_bytes"]
+    return rows.device.type == "cpu" and rows.nbytes >= apart_from()
 
 
 @cache
-def _cpu_plan() -> dict[str, int]:
-    """The table ``plans/cpu.json``.
+def apart_from() -> int:
+    """Bytes of a batch's states from which on a CPU runs its adapters one after the other, by the
+    table ``plans/cpu.json``.
 
     Raises:
         ValueError: It could not work.
@@ -214,7 +215,7 @@ def _cpu_plan() -> dict[str, int]:
     plan = json.loads(text)
     if list(plan) != ["apart_from_bytes"] or type(plan["apart_from_bytes"]) is not int:
         raise ValueError(f"plan cpu: {text.strip()} is not apart_from_bytes with an integer")
-    return dict(plan)
+    return int(plan["apart_from_bytes"])
 
 
 def measured(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from speechadapt.errors import ConfigError
 from speechadapt.optional import torchaudio
 from speechadapt_kernels.catalogue import OPERATORS
 from speechadapt_kernels.dispatch import VARIABLE, choice, explain
+from speechadapt_kernels.plan import apart_from
 
 _WIDEST = max(len(operator.name) for operator in OPERATORS)
 _LIBRARIES = ("torch", "transformers", "torchaudio", "triton", "librosa", "soundfile", "peft")
@@ -90,5 +91,11 @@ def _paths(device: torch.device) -> list[str]:
         lines.extend(
             f"{operator.name:{_WIDEST}}  {path:7}  {', '.join(dtypes)}: {why}"
             for (path, why), dtypes in taken.items()
+        )
+    if device.type == "cpu":
+        megabytes = apart_from() / 1e6
+        lines.append(
+            "several adapters in a batch: in batched products; one after the other from "
+            f"{megabytes:.1f} MB of states on (plan cpu)"
         )
     return lines
