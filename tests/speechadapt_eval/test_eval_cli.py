@@ -1,5 +1,6 @@
 """The command as a user runs it."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -26,6 +27,15 @@ def folder(tmp_path):
         "hyp2": "v1 яшчэ адзін\n",
         "utt2spk": "u1 s1\nu2 s1\nu3 s2\n",
         "bad": "u1 a\nu1 b\n",
+        "langs": "u1 be\nu2 be\nu3 zh\n",
+        "noises": "u1 babble\nu2 babble\nu3 clean\n",
+        "beeps": "b1 ...\nb2\nb3 адзін два тры\n",
+        "made": "b1 дзякуй вам\nb2\nb3 адзін адзін адзін адзін два тры\n",
+        "quiet": "b1\nb2\nb3\n",
+        "words": "b1 long\n",
+        "seconds": "b1 10\nb2 20\nb3 2\n",
+        "field.jsonl": '{"id": "u1", "ref": "a b", "hyp": "a c", "speaker": 7, "snr": 5}\n'
+        '{"id": "u2", "ref": "a", "hyp": "a", "speaker": 8, "snr": 12.5, "lang": "en"}\n',
         "utts.jsonl": '{"id": "u1", "ref": "a b", "hyp": "a c"}\n',
     }
     for name, text in files.items():
@@ -89,6 +99,79 @@ def test_compare(folder):
     assert both.startswith("A: %WER 50.00 [ 1 / 2,")
 
 
+def test_wer_writes_tables(folder):
+    args = ["--utt2spk", "utt2spk", "--utt2lang", "langs", "--field", "noise", "noises"]
+    out = ["--by", "noise", "--by", "language", "--confusions", "1", "--out", "out"]
+    done = run(folder, "wer", "ref", "a", *args, *out, "--trn-out", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    plain = run(folder, "wer", "ref", "a", "--utt2spk", "utt2spk").stdout
+    assert done.stdout.startswith(plain)
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert ["babble", "2", "5", "2", "40.00"] in [row[:5] for row in table]
+    assert ["zh", "1", "1", "1", "100.00"] in [row[:5] for row in table]
+    assert ["deletion", "тры", "1"] in table
+    found = {path.name for path in (folder / "out").iterdir()}
+    assert found == {
+        "wer.csv", "wer_utt.jsonl", "wer_spk.csv", "confusions.csv", "slices.csv", "per_utt",
+        "per_spk", "ref.trn", "hyp.trn",
+    }  # fmt: skip
+    rows = {name: read_csv(folder / "out" / f"{name}.csv") for name in ("wer", "wer_spk", "slices")}
+    (row,) = rows["wer"]
+    assert (row["system"], row["set"], row["lang"], row["unit"]) == ("a", "ref", "", "word")
+    assert (row["errors"], row["n_ref"], row["rate"]) == ("3", "6", "0.5")
+    assert (row["utterances"], row["speakers"], row["normalizer"]) == ("3", "2", "unicode")
+    assert [(r["speaker"], r["errors"], r["n_ref"]) for r in rows["wer_spk"]] == [
+        ("s1", "2", "5"), ("s2", "1", "1")
+    ]  # fmt: skip
+    assert [(r["field"], r["value"], r["errors"]) for r in rows["slices"]] == [
+        ("noise", "babble", "2"), ("noise", "clean", "1"),
+        ("language", "be", "2"), ("language", "zh", "1"),
+    ]  # fmt: skip
+    again = run(folder, "wer", "out/ref.trn", "out/hyp.trn", "--json")
+    found = json.loads(again.stdout)
+    assert found["errors"] == 3 and found["interval"]["method"] == "bootstrap over 2 speakers"
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_wer_takes_fields_of_jsonl(folder):
+    args = ["field.jsonl", "field.jsonl", "--by", "snr:10", "--by", "speaker", "--json"]
+    found = json.loads(run(folder, "wer", *args, "--confusions", "5").stdout)
+    assert found["interval"]["n_clusters"] == 2
+    values = [(s["field"], s["value"], s["errors"], s["n_ref"]) for s in found["slices"]]
+    assert values == [
+        ("snr", "< 10", 1, 2), ("snr", ">= 10", 0, 1),
+        ("speaker", "7", 1, 2), ("speaker", "8", 0, 1),
+    ]  # fmt: skip
+    assert found["confusions"] == [{"kind": "substitution", "ref": "b", "hyp": "c", "count": 1}]
+
+
+def test_wer_takes_the_unit_of_the_language(folder):
+    done = run(folder, "wer", "ref", "a", "--unit", "auto", "--utt2lang", "langs")
+    assert done.stdout.startswith("%MER 62.50 [ 5 / 8,")
+    split = run(folder, "wer", "ref", "a", "--split", "kaldi", "--json")
+    assert json.loads(split.stdout)["split"] == "kaldi"
+
+
+def test_hallucination(folder):
+    args = ["beeps", "made", "quiet", "--field", "duration", "seconds", "--out", "out"]
+    done = run(folder, "hallucination", *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[2] == ["made", "50.00", "4.00", "33.33", "100.00", "0.00", "0.00"]
+    assert rows[3] == ["quiet", "0.00", "0.00", "0.00", "0.00", "0.00", "100.00"]
+    assert done.stdout.endswith("2 non-speech clips, 1 utterances with speech.\n")
+    made, quiet = read_csv(folder / "out" / "hallucination.csv")
+    assert made["system"] == "made" and made["nonspeech_tokens"] == "2"
+    found = json.loads(run(folder, "hallucination", "beeps", "made", "--json").stdout)
+    assert found["made"]["tokens_per_minute"] is None
+    assert found["made"]["output_share"] == float(made["output_share"]) == 0.5
+    assert quiet["empty_share"] == "1.0"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -98,6 +181,13 @@ def test_compare(folder):
         (["wer", "ref", "a", "--and", "ref", "a"], "ref: 3 ids occur in another set as well"),
         (["wer", "ref2", "hyp2", "--utt2spk", "utt2spk"], "have no speaker ('v1')"),
         (["wer", "ref", "a", "--samples", "0"], "0 bootstrap samples"),
+        (["wer", "ref", "a", "--by", "noise"], "no scored utterance has a field 'noise'"),
+        (["wer", "ref", "a", "--by", "snr:x"], "edges 'x' of 'snr' are no ascending numbers"),
+        (["wer", "ref", "a", "--unit", "auto"], "unit 'auto' needs the language"),
+        (["wer", "ref", "a", "--out", "bad"], "cannot write bad/wer.csv"),
+        (["wer", "ref", "a", "--field", "duration", "ref"], "ref:1: 3 fields instead of utterance"),
+        (["hallucination", "ref", "a", "a"], "a is given twice"),
+        (["hallucination", "beeps", "made", "--field", "duration", "words"], "not seconds"),
     ],
 )
 def test_mistakes_are_one_line(folder, args, message):
@@ -108,7 +198,7 @@ def test_mistakes_are_one_line(folder, args, message):
 
 
 def test_help_has_examples(folder):
-    for command in ("wer", "compare"):
+    for command in ("wer", "compare", "hallucination"):
         assert f"  speechadapt-eval {command} " in run(folder, command, "--help").stdout
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechadapt_eval import EvalError, align, score
+from speechadapt_eval.transcripts.align import SPLITS
 from speechadapt_eval.transcripts.tokens import UNITS
 
 WORDS = st.sampled_from(["a", "b", "дом", "м'яч", "हिन्दी", "שָׁלוֹם", "เสียง", "e\u0301", "家"])
@@ -107,8 +108,11 @@ def test_characters_count_the_space_and_say_so_in_the_line():
 
 
 def test_a_very_long_line():
-    text = "слова " * 300_000
+    text = "слова " * 950_000  # more than 10 MB
     assert score({"u": text}, {"u": text + "канец"}).errors == 1
+    assert score({"u": text}, {"u": text + "канец"}, split="kaldi").insertions == 1
+    text = text[: len(text) // 10]
+    assert score({"u": text}, {"u": text[:-2]}, unit="char").errors == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -146,7 +150,7 @@ def test_the_order_of_lines_changes_nothing(corpus, random):
 @given(CORPORA)
 def test_laws(corpus):
     refs, hyps = split(corpus)
-    for unit, whose in itertools.product(("word", "char", "mixed"), ("jiwer", "kaldi")):
+    for unit, whose in itertools.product(("word", "char", "mixed"), SPLITS):
         options = {"unit": unit, "split": whose}
         assert score(refs, refs, **options).errors == 0
         there, back = score(refs, hyps, **options), score(hyps, refs, **options)

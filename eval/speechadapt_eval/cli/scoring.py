@@ -49,8 +49,9 @@ def add_options(parser: argparse.ArgumentParser, *, resampled: bool = True) -> N
         "--split",
         choices=SPLITS,
         default="jiwer",
-        help="whose tie-breaking splits errors into substitutions, deletions and insertions; "
-        "the total is the same (default: jiwer)",
+        help="whose tie-breaking splits errors into substitutions, deletions and insertions: "
+        "jiwer (default), kaldi (compute-wer), align-text (Kaldi's per_utt, per_spk); the total is "
+        "the same",
     )
     parser.add_argument(
         "--mode",

@@ -1,7 +1,9 @@
 """Alignment of two token sequences, with the fewest errors.
 
 Several alignments may have as few. ``jiwer`` is the one of RapidFuzz, as jiwer makes it; ``kaldi``
-that of Kaldi's ``compute-wer``. The totals are the same, the split is not.
+that of Kaldi's ``compute-wer``, which prints the %WER line; ``align-text`` that of Kaldi's program
+of this name, on which its ``per_utt`` and ``per_spk`` rest. The totals are the same, the split
+into substitutions, deletions and insertions is not.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from rapidfuzz.distance import Levenshtein
 
 from speechadapt_eval.errors import EvalError, choose
 
-SPLITS = ("jiwer", "kaldi")
+SPLITS = ("jiwer", "kaldi", "align-text")
 _MATCH, _DELETE, _INSERT = range(3)
 _CELLS = 4_000_000  # of the tables computed at a time
 _MOST_CELLS = 1_000_000_000  # of one table: one byte each
@@ -45,14 +47,14 @@ def aligned(pairs: Sequence[Pair], names: Sequence[str], split: str) -> Iterator
     Args:
         pairs: Reference and hypothesis tokens of each utterance.
         names: What to call the utterances in an error.
-        split: ``jiwer`` or ``kaldi``.
+        split: One of ``SPLITS``.
 
     Raises:
-        EvalError: An utterance is too long for Kaldi's split, which needs a table of its size.
+        EvalError: An utterance is too long for Kaldi's splits, which need a table of its size.
     """
     choose("split", split, SPLITS)
-    if split == "kaldi":
-        yield from _kaldi(pairs, names)
+    if split != "jiwer":
+        yield from _kaldi(pairs, names, split)
         return
     for ref, hyp in pairs:
         ops: list[Op] = []
@@ -69,14 +71,14 @@ def aligned(pairs: Sequence[Pair], names: Sequence[str], split: str) -> Iterator
         yield ops
 
 
-def _kaldi(pairs: Sequence[Pair], names: Sequence[str]) -> Iterator[list[Op]]:
+def _kaldi(pairs: Sequence[Pair], names: Sequence[str], split: str) -> Iterator[list[Op]]:
     """Align pairs of like size together, a few million cells at a time."""
     sizes = [(len(hyp) + 1, len(ref) + 1) for ref, hyp in pairs]
     for name, (rows, columns) in zip(names, sizes, strict=True):
         if rows * columns > _MOST_CELLS:
             raise EvalError(
-                f"utterance {name!r}: {columns - 1} × {rows - 1} tokens are too many for Kaldi's "
-                "split; take jiwer's, the total is the same"
+                f"utterance {name!r}: {columns - 1} × {rows - 1} tokens are too many for split "
+                f"{split!r}; take jiwer's, the total is the same"
             )
     done: dict[int, list[Op]] = {}
     batch: list[int] = []
@@ -84,26 +86,27 @@ def _kaldi(pairs: Sequence[Pair], names: Sequence[str]) -> Iterator[list[Op]]:
     for index in sorted(range(len(pairs)), key=sizes.__getitem__):
         rows, columns = max(height, sizes[index][0]), max(width, sizes[index][1])
         if batch and rows * columns * (len(batch) + 1) > _CELLS:
-            done |= _kaldi_batch(pairs, batch)
+            done |= _kaldi_batch(pairs, batch, split)
             batch, (rows, columns) = [], sizes[index]
         batch.append(index)
         height, width = rows, columns
-    done |= _kaldi_batch(pairs, batch)
+    done |= _kaldi_batch(pairs, batch, split)
     for index in range(len(pairs)):
         yield done.pop(index)
 
 
-def _kaldi_batch(pairs: Sequence[Pair], batch: list[int]) -> dict[int, list[Op]]:
-    tables = _moves([pairs[index] for index in batch]) if batch else ()
+def _kaldi_batch(pairs: Sequence[Pair], batch: list[int], split: str) -> dict[int, list[Op]]:
+    tables = _moves([pairs[index] for index in batch], split) if batch else ()
     return {index: _trace(*pairs[index], table) for index, table in zip(batch, tables, strict=True)}
 
 
-def _moves(pairs: Sequence[Pair]) -> np.ndarray:
+def _moves(pairs: Sequence[Pair], split: str) -> np.ndarray:
     """The last move of the best path to each cell, ``[pairs, hyp tokens + 1, ref tokens + 1]``.
 
-    As Kaldi's ``LevenshteinEditDistance`` (util/edit-distance-inl.h) decides: a match or
-    substitution only if better than both others, a deletion only if better than an insertion.
-    Short sequences are padded; what is beyond their ends has no influence on what is before.
+    Of moves that cost the same, compute-wer takes an insertion before a deletion before a match or
+    substitution, align-text the other way round (``LevenshteinEditDistance`` with counts and
+    ``LevenshteinAlignment`` of Kaldi's util/edit-distance-inl.h). Short sequences are padded; what
+    is beyond their ends has no influence on what is before.
     """
     numbers: dict[str, int] = {}
     ref = np.full((len(pairs), max(len(ref) for ref, _ in pairs)), -1)
@@ -123,8 +126,12 @@ def _moves(pairs: Sequence[Pair]) -> np.ndarray:
         # A run of deletions may follow: cost[j] = min over i <= j of cost[i] + j - i.
         cost = np.minimum.accumulate(cost - columns, axis=1) + columns
         insert, delete = insert[:, 1:], cost[:, :-1] + 1
-        alone = np.where(delete < insert, _DELETE, _INSERT)
-        moves[:, row + 1, 1:] = np.where((match < insert) & (match < delete), _MATCH, alone)
+        if split == "kaldi":
+            matched, deleted = match < np.minimum(insert, delete), delete < insert
+        else:
+            matched, deleted = match <= np.minimum(insert, delete), delete <= insert
+        alone = np.where(deleted, _DELETE, _INSERT)
+        moves[:, row + 1, 1:] = np.where(matched, _MATCH, alone)
     return moves
 
 

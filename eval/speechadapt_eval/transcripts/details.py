@@ -105,7 +105,10 @@ def utterance_lines(
 
 
 def kaldi_per_utt(rate: ErrorRate) -> Iterator[str]:
-    """The lines of Kaldi's ``per_utt`` (``wer_per_utt_details.pl``): four an utterance."""
+    """The lines of Kaldi's ``per_utt`` (``wer_per_utt_details.pl``): four an utterance.
+
+    They are Kaldi's byte for byte if the rate was split as its ``align-text`` does.
+    """
     for u, ops in rate.alignments():
         columns = [
             (_word(op.ref), _word(op.hyp), _LETTERS[op.kind]) for op in ops

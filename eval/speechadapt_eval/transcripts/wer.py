@@ -67,7 +67,7 @@ class ErrorRate:
         utterances: What was scored, sorted by id.
         missing: Ids without a hypothesis: left out (mode ``present``) or taken as empty (``all``).
         extra: Ids without a reference, always left out.
-        split: Whose tie-breaking: ``jiwer`` or ``kaldi``.
+        split: Whose tie-breaking, see ``transcripts.align``.
     """
 
     unit: str
@@ -209,7 +209,7 @@ def score(
         languages: Utterance id to language code, for unit ``auto`` and for letters whose case
             depends on the language; utterances may be missing unless the unit is ``auto``.
         split: Whose tie-breaking between substitutions and pairs of an insertion and a deletion:
-            ``jiwer`` or ``kaldi``; the totals are the same.
+            ``jiwer``, ``kaldi`` or ``align-text`` (see ``transcripts.align``).
 
     Raises:
         EvalError: Ids differ in mode strict, nothing to score, an unknown name, or a language
@@ -245,11 +245,17 @@ def score(
         language = languages.get(name)
         its = unit_of(language) if unit == "auto" and language else unit
         clean = normalizer(normalize, language)
-        ref, hyp = clean(refs[name]), clean(hyps.get(name, ""))
+        try:
+            ref, hyp = clean(refs[name]), clean(hyps.get(name, ""))
+        except (ArithmeticError, AssertionError, ValueError) as error:  # Whisper's, on odd numbers
+            raise EvalError(
+                f"utterance {name!r}: normaliser {normalize!r} fails ({error!r}); correct the "
+                "number in its text, or choose another normaliser"
+            ) from error
         tokens = TOKENS[its]
         utterances.append(Utterance(name, ref, hyp, *counts(tokens(ref), tokens(hyp)), its))
     rate = ErrorRate(unit, normalize, mode, tuple(utterances), missing, extra, split)
-    return rate if split == "jiwer" else replace(rate, utterances=tuple(_as_kaldi(rate)))
+    return rate if split == "jiwer" else replace(rate, utterances=tuple(_split_again(rate)))
 
 
 def align(ref: str, hyp: str, unit: str = "word", split: str = "jiwer") -> list[Op]:
@@ -259,7 +265,7 @@ def align(ref: str, hyp: str, unit: str = "word", split: str = "jiwer") -> list[
         ref: Reference, already normalised.
         hyp: Hypothesis, already normalised.
         unit: ``word``, ``char`` or ``mixed``.
-        split: ``jiwer`` or ``kaldi``.
+        split: ``jiwer``, ``kaldi`` or ``align-text``.
     """
     choose("unit", unit, TOKENS)
     return next(aligned([(TOKENS[unit](ref), TOKENS[unit](hyp))], ["text"], split))
@@ -311,8 +317,8 @@ def _pair(utterance: Utterance) -> Pair:
     return tokens(utterance.ref), tokens(utterance.hyp)
 
 
-def _as_kaldi(rate: ErrorRate) -> Iterator[Utterance]:
-    """Count again as Kaldi splits, where there is more than one way to split.
+def _split_again(rate: ErrorRate) -> Iterator[Utterance]:
+    """Count again with the split asked for, where there is more than one way to split.
 
     Insertions less deletions are given by the lengths. So a split is a number of pairs of them
     that could be substitutions, and without two errors beyond the difference there is no pair.
