@@ -107,8 +107,8 @@ def test_wer_writes_tables(folder):
     plain = run(folder, "wer", "ref", "a", "--utt2spk", "utt2spk").stdout
     assert done.stdout.startswith(plain)
     table = [line.split() for line in done.stdout.splitlines()]
-    assert ["babble", "2", "5", "2", "40.00"] in [row[:5] for row in table]
-    assert ["zh", "1", "1", "1", "100.00"] in [row[:5] for row in table]
+    assert ["babble", "2", "5", "2", "%WER", "40.00"] in [row[:6] for row in table]
+    assert ["zh", "1", "1", "1", "%WER", "100.00"] in [row[:6] for row in table]
     assert ["deletion", "тры", "1"] in table
     found = {path.name for path in (folder / "out").iterdir()}
     assert found == {
@@ -152,6 +152,10 @@ def test_wer_takes_fields_of_jsonl(folder):
 def test_wer_takes_the_unit_of_the_language(folder):
     done = run(folder, "wer", "ref", "a", "--unit", "auto", "--utt2lang", "langs")
     assert done.stdout.startswith("%MER 62.50 [ 5 / 8,")
+    args = ["--unit", "auto", "--utt2lang", "langs", "--by", "language", "--json"]
+    found = json.loads(run(folder, "wer", "ref", "a", *args).stdout)
+    assert found["unit"] == "auto"
+    assert [(s["value"], s["unit"]) for s in found["slices"]] == [("be", "word"), ("zh", "char")]
     split = run(folder, "wer", "ref", "a", "--split", "kaldi", "--json")
     assert json.loads(split.stdout)["split"] == "kaldi"
 

@@ -148,3 +148,10 @@ def test_trn_refuses_ids_that_cannot_be_read_back():
     rate = score({"u)": "a"}, {"u)": "a"})
     with pytest.raises(EvalError, match="id 'u\\)' cannot be in a trn file"):
         list(trn_lines(rate, "hyp"))
+
+
+@pytest.mark.parametrize("table", [speaker_rows, kaldi_per_spk])
+def test_tables_by_speaker_need_all_speakers(table):
+    rate = score({"u": "a", "v": "a"}, {"u": "a", "v": "a"})
+    with pytest.raises(EvalError, match=r"1 scored utterances have no speaker \('v'\)"):
+        list(table(rate, {"u": "s"}))

@@ -219,11 +219,17 @@ def wer_row(
     languages: Mapping[str, str] | None = None,
     speakers: Mapping[str, str] | None = None,
 ) -> tuple[Any, ...]:
-    """A row of ``WER_COLUMNS``; ``lang`` is empty unless all utterances are of one language."""
+    """A row of ``WER_COLUMNS``.
+
+    ``lang`` is empty unless all utterances are of one language, ``unit`` is ``auto`` only where it
+    stands for more than one.
+    """
     known = {(languages or {}).get(u.id, "") for u in rate.utterances}
+    units = {u.unit for u in rate.utterances}
     voices = len({speakers.get(u.id) for u in rate.utterances}) if speakers else None
     return (
-        system, set_name, known.pop() if len(known) == 1 else "", rate.unit, rate.errors,
+        system, set_name, known.pop() if len(known) == 1 else "",
+        units.pop() if len(units) == 1 else rate.unit, rate.errors,
         rate.n_ref, rate.substitutions, rate.deletions, rate.insertions, rate.rate, interval.low,
         interval.high, interval.method, len(rate.utterances), voices, rate.normalize,
     )  # fmt: skip

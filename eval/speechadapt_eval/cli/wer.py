@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from speechadapt_eval.cli.scoring import (
     FILES,
     WER_COLUMNS,
@@ -36,7 +38,7 @@ from speechadapt_eval.transcripts.details import (
     utterance_lines,
 )
 from speechadapt_eval.transcripts.slices import parse, slices
-from speechadapt_eval.transcripts.wer import ErrorRate, clusters_of
+from speechadapt_eval.transcripts.wer import ErrorRate
 
 EXAMPLES = f"""
 examples:
@@ -90,11 +92,13 @@ def _run(args: argparse.Namespace) -> str:
     refs, hyps = sets.texts
     rate = score_texts(args, refs, hyps, sets.languages)
     interval = _interval(args, rate, sets)
-    sliced = [
-        (slicing.field, value, its, _interval(args, its, sets))
+    found = [
+        (slicing.field, value, its)
         for slicing in slicings
         for value, its in slices(rate, slicing, sets.values(slicing.field)).items()
     ]
+    bar = tqdm(found, desc="slices", unit="slice", leave=False, disable=None)
+    sliced = [(name, value, its, _interval(args, its, sets)) for name, value, its in bar]
     if args.out:
         _write_tables(args, rate, interval, sliced, sets)
     if args.trn_out:
@@ -103,15 +107,15 @@ def _run(args: argparse.Namespace) -> str:
             write_text(args.trn_out / f"{side}.trn", "".join(lines))
     worst = confusions(rate).rows(max(args.confusions, 0)) if args.confusions else []
     if args.json:
-        found = facts(rate) | {"interval": asdict(interval)}
+        answer = facts(rate) | {"interval": asdict(interval)}
         if sliced:
             rows = (_slice_row(*item, sets) for item in sliced)
-            found["slices"] = [dict(zip(SLICE_COLUMNS, row, strict=True)) for row in rows]
+            answer["slices"] = [dict(zip(SLICE_COLUMNS, row, strict=True)) for row in rows]
         if worst:
-            found["confusions"] = [dict(zip(CONFUSION_COLUMNS, r, strict=True)) for r in worst]
-        return as_json(found)
+            answer["confusions"] = [dict(zip(CONFUSION_COLUMNS, r, strict=True)) for r in worst]
+        return as_json(answer)
     parts = ["\n".join([rate.kaldi_lines(), *remarks(rate), interval_line(interval)])]
-    parts += [_slice_table(rate, s.field, sliced) for s in slicings]
+    parts += [_slice_table(slicing.field, sliced) for slicing in slicings]
     if worst:
         cells = [(*row[:3], str(row[3])) for row in worst]
         parts.append(render(CONFUSION_COLUMNS, cells, align="lllr").rstrip("\n"))
@@ -122,15 +126,15 @@ def _interval(args: argparse.Namespace, rate: ErrorRate, sets: PooledSets) -> In
     return interval_of(rate, sets.speakers, samples=args.samples, seed=args.seed)
 
 
-def _slice_table(rate: ErrorRate, field: str, sliced: Sliced) -> str:
+def _slice_table(field: str, sliced: Sliced) -> str:
     rows = [
-        (value, str(len(its.utterances)), str(its.n_ref), str(its.errors), percent(its.rate),
-         percent_range(interval.low, interval.high), interval.method)
+        (value, str(len(its.utterances)), str(its.n_ref), str(its.errors), f"%{its.name}",
+         percent(its.rate), percent_range(interval.low, interval.high), interval.method)
         for name, value, its, interval in sliced
         if name == field
     ]  # fmt: skip
-    header = (field, "utts", "tokens", "errors", f"%{rate.name}", "95 % CI", "method")
-    return render(header, rows, align="lrrrrrl").rstrip("\n")
+    header = (field, "utts", "tokens", "errors", "rate", "%", "95 % CI", "method")
+    return render(header, rows, align="lrrrlrrl").rstrip("\n")
 
 
 def _slice_row(
@@ -149,15 +153,20 @@ def _write_tables(
     sets: PooledSets,
 ) -> None:
     out, speakers = args.out, sets.speakers
+    pooled = [(args.ref, args.hyp), *args.more]
     row = wer_row(
-        str(args.hyp), str(args.ref), rate, interval, languages=sets.languages, speakers=speakers
+        " + ".join(str(hyp) for _, hyp in pooled),
+        " + ".join(str(ref) for ref, _ in pooled),
+        rate,
+        interval,
+        languages=sets.languages,
+        speakers=speakers,
     )
     write_csv(out / "wer.csv", WER_COLUMNS, [row])
     write_text(out / "wer_utt.jsonl", "".join(utterance_lines(rate, sets.languages, sets.fields)))
     write_text(out / "per_utt", "".join(kaldi_per_utt(rate)))
     write_csv(out / "confusions.csv", CONFUSION_COLUMNS, confusions(rate).rows())
     if speakers:
-        clusters_of(rate, speakers)  # each has one
         write_csv(out / "wer_spk.csv", SPEAKER_COLUMNS, speaker_rows(rate, speakers))
         write_text(out / "per_spk", "".join(kaldi_per_spk(rate, speakers)))
     if sliced:

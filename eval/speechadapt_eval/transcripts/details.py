@@ -10,7 +10,7 @@ from typing import Any
 
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.transcripts.tokens import UNITS
-from speechadapt_eval.transcripts.wer import ErrorRate, Utterance
+from speechadapt_eval.transcripts.wer import ErrorRate, Utterance, clusters_of
 
 SPACE = "▁"  # stands for the space token of characters in files that separate tokens by spaces
 _NOTHING = "***"  # what Kaldi's scorer writes for no word
@@ -67,7 +67,12 @@ def confusions(rate: ErrorRate) -> Confusions:
 
 
 def speaker_rows(rate: ErrorRate, speakers: Mapping[str, str]) -> list[tuple[Any, ...]]:
-    """Rows of ``SPEAKER_COLUMNS``, sorted by speaker; ``rate`` is a share."""
+    """Rows of ``SPEAKER_COLUMNS``, sorted by speaker; ``rate`` is a share.
+
+    Raises:
+        EvalError: A scored utterance has no speaker.
+    """
+    clusters_of(rate, speakers)
     return [
         (
             speaker, len(its.utterances), its.sentence_errors, its.n_ref, its.errors, its.hits,
@@ -126,7 +131,11 @@ def kaldi_per_spk(rate: ErrorRate, speakers: Mapping[str, str]) -> Iterator[str]
     Args:
         rate: What was scored.
         speakers: Utterance id to speaker; the longest name sets the width, scored or not.
+
+    Raises:
+        EvalError: A scored utterance has no speaker.
     """
+    clusters_of(rate, speakers)
     width = max(15, *map(len, speakers.values()))
     titles = ("#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err")
     yield f"{'SPEAKER':{width}} id  " + " ".join(f"{title:>10}" for title in titles) + "\n"
