@@ -1,11 +1,17 @@
 """The command as a user runs it."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechadapt_eval.cli.main import main
 
 
 def run(folder, *args):
@@ -95,6 +101,8 @@ def test_compare(folder):
     assert lines[6] == "B worse by no more than 1.5 points: yes"
     found = json.loads(run(folder, "compare", "ref", "a", "b", "--json").stdout)
     assert found["paired"]["delta"] == pytest.approx(-1 / 3)
+    auto = run(folder, "compare", "ref", "a", "b", "--unit", "auto", "--utt2lang", "langs").stdout
+    assert auto.startswith("A: %MER 62.50 [ 5 / 8,")
     both = run(folder, "compare", "ref", "a", "part", "--mode", "present").stdout
     assert both.startswith("A: %WER 50.00 [ 1 / 2,")
 
@@ -199,6 +207,50 @@ def test_mistakes_are_one_line(folder, args, message):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("speechadapt-eval: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+BAD = ["", " u", "u1", "((", "(u)", "[1]", "{ a / b } (u9)", '{"id": "u9"}']
+LINES = {
+    "text": [
+        "u1 a b", "u2 Ł'été 5", "u3", "u1 a a a a", "u4 " + "9" * 5000, "u5 家 ไป א́ב",
+        "u6 \u2028\x00\ufeff", "u7 ({/ ;; @",
+    ],
+    "a.trn": ["a b (s-u1)", "(s-u2)", "(uh) 5 dollars and a half (s-u3)", ";; a", "家 (t)"],
+    "a.jsonl": [
+        '{"id": "u1", "ref": "a", "hyp": "b", "lang": "zh", "duration": 1, "speaker": 0}',
+        '{"id": "u2", "ref": "", "hyp": "ıI", "lang": "tr", "duration": null, "speaker": [1]}',
+        '{"id": "u3", "ref": "a", "hyp": "", "lang": "", "duration": "x", "nonspeech": true}',
+        '{"id": "u4", "ref": "(a) ;; @", "hyp": "a", "duration": -1e400}',
+    ],
+}  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(LINES)), st.data())
+def test_no_file_crashes_a_command(tmp_path_factory, name, data):
+    lines = st.lists(st.sampled_from(LINES[name]), min_size=1, unique=True)
+    files = (lines | lines | st.lists(st.sampled_from(LINES[name] + BAD))).map("\n".join)
+    ref = data.draw(files)
+    hyp = data.draw(st.just(ref) | st.just(ref) | files)
+    folder = tmp_path_factory.mktemp("fuzz")
+    paths = []
+    for side, text in (("ref", ref), ("hyp", hyp)):
+        (folder / side).mkdir()
+        paths.append(folder / side / name)
+        paths[-1].write_text(text, encoding="utf-8")
+    args = ["--mode", data.draw(st.sampled_from(["strict", "present", "all"]))]
+    args += ["--unit", data.draw(st.sampled_from(["word", "char", "mixed", "auto"]))]
+    args += ["--normalize", data.draw(st.sampled_from(["unicode", "none", "whisper-english"]))]
+    args += ["--split", data.draw(st.sampled_from(["jiwer", "align-text"]))]
+    if data.draw(st.booleans()):
+        command = ["hallucination", *args]
+    else:
+        command = ["wer", *args, "--samples", "10", "--out", str(folder), "--confusions", "2"]
+        command += data.draw(st.sampled_from([[], ["--by", "duration"], ["--by", "speaker"]]))
+        command += data.draw(st.sampled_from([[], ["--trn-out", str(folder)]]))
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
+        code = main([*command, *map(str, paths)])
+    assert code in (0, 2) and errors.getvalue().count("\n") == code // 2
 
 
 def test_help_has_examples(folder):

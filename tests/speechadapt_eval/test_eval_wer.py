@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechadapt_eval import EvalError, align, score
+from speechadapt_eval import ErrorRate, EvalError, Utterance, align, score
 from speechadapt_eval.transcripts.align import SPLITS
 from speechadapt_eval.transcripts.tokens import UNITS
 
@@ -63,6 +63,13 @@ def test_kaldi_lines_byte_for_byte():
         "%SER 50.00 [ 1 / 2 ]\n"
         "Scored 2 sentences, 1 not present in hyp."
     )
+
+
+def test_kaldi_line_of_kaldis_manual():
+    # The line that Kaldi's documentation shows.
+    counts = Utterance("u", "", "", 20138 - 330 - 2020, 2020, 330, 358)
+    rate = ErrorRate("word", "none", "strict", (counts,))
+    assert rate.kaldi_line() == "%WER 13.45 [ 2708 / 20138, 358 ins, 330 del, 2020 sub ]"
 
 
 def test_strict_names_what_differs():

@@ -47,7 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> str:
     sets = read_sets(args, [(args.ref, *args.hyps)])
-    flagged = {name for name, value in sets.values("nonspeech").items() if value is True}
+    marks = sets.values("nonspeech")
+    flagged = {name for name, mark in marks.items() if mark in (True, "true")}  # a table has 1.0
     refs = {name: "" if name in flagged else text for name, text in sets.texts[0].items()}
     durations = _durations(sets)
     systems = {}

@@ -249,5 +249,5 @@ def _speakers(
     """Speaker of each utterance: of the tables given, else of the texts' files, if any says."""
     if args.utt2spk:
         return {name: who for path in args.utt2spk for name, who in read_utt2spk(path).items()}
-    found = {name: known["speaker"] for name, known in fields.items() if known.get("speaker")}
-    return {name: str(who) for name, who in found.items()} or None
+    found = {name: known.get("speaker") for name, known in fields.items()}
+    return {name: str(who) for name, who in found.items() if who not in (None, "")} or None

@@ -235,7 +235,7 @@ def score(
     if not ids:
         raise EvalError("nothing to score: references and hypotheses have no utterance in common")
     languages = languages or {}
-    if unit == "auto" and (lost := [name for name in ids if name not in languages]):
+    if unit == "auto" and (lost := [name for name in ids if not languages.get(name)]):
         raise EvalError(
             f"unit 'auto' needs the language of each utterance, {len(lost)} have none "
             f"({some(lost)}): add them to the utt2lang map, or choose word, char or mixed"
