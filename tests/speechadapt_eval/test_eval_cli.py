@@ -1,10 +1,17 @@
 """The command as a user runs it."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechadapt_eval.cli.main import main
 
 
 def run(folder, *args):
@@ -26,6 +33,15 @@ def folder(tmp_path):
         "hyp2": "v1 яшчэ адзін\n",
         "utt2spk": "u1 s1\nu2 s1\nu3 s2\n",
         "bad": "u1 a\nu1 b\n",
+        "langs": "u1 be\nu2 be\nu3 zh\n",
+        "noises": "u1 babble\nu2 babble\nu3 clean\n",
+        "beeps": "b1 ...\nb2\nb3 адзін два тры\n",
+        "made": "b1 дзякуй вам\nb2\nb3 адзін адзін адзін адзін два тры\n",
+        "quiet": "b1\nb2\nb3\n",
+        "words": "b1 long\n",
+        "seconds": "b1 10\nb2 20\nb3 2\n",
+        "field.jsonl": '{"id": "u1", "ref": "a b", "hyp": "a c", "speaker": 7, "snr": 5}\n'
+        '{"id": "u2", "ref": "a", "hyp": "a", "speaker": 8, "snr": 12.5, "lang": "en"}\n',
         "utts.jsonl": '{"id": "u1", "ref": "a b", "hyp": "a c"}\n',
     }
     for name, text in files.items():
@@ -85,8 +101,87 @@ def test_compare(folder):
     assert lines[6] == "B worse by no more than 1.5 points: yes"
     found = json.loads(run(folder, "compare", "ref", "a", "b", "--json").stdout)
     assert found["paired"]["delta"] == pytest.approx(-1 / 3)
+    auto = run(folder, "compare", "ref", "a", "b", "--unit", "auto", "--utt2lang", "langs").stdout
+    assert auto.startswith("A: %MER 62.50 [ 5 / 8,")
     both = run(folder, "compare", "ref", "a", "part", "--mode", "present").stdout
     assert both.startswith("A: %WER 50.00 [ 1 / 2,")
+
+
+def test_wer_writes_tables(folder):
+    args = ["--utt2spk", "utt2spk", "--utt2lang", "langs", "--field", "noise", "noises"]
+    out = ["--by", "noise", "--by", "language", "--confusions", "1", "--out", "out"]
+    done = run(folder, "wer", "ref", "a", *args, *out, "--trn-out", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    plain = run(folder, "wer", "ref", "a", "--utt2spk", "utt2spk").stdout
+    assert done.stdout.startswith(plain)
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert ["babble", "2", "5", "2", "%WER", "40.00"] in [row[:6] for row in table]
+    assert ["zh", "1", "1", "1", "%WER", "100.00"] in [row[:6] for row in table]
+    assert ["deletion", "тры", "1"] in table
+    found = {path.name for path in (folder / "out").iterdir()}
+    assert found == {
+        "wer.csv", "wer_utt.jsonl", "wer_spk.csv", "confusions.csv", "slices.csv", "per_utt",
+        "per_spk", "ref.trn", "hyp.trn",
+    }  # fmt: skip
+    rows = {name: read_csv(folder / "out" / f"{name}.csv") for name in ("wer", "wer_spk", "slices")}
+    (row,) = rows["wer"]
+    assert (row["system"], row["set"], row["lang"], row["unit"]) == ("a", "ref", "", "word")
+    assert (row["errors"], row["n_ref"], row["rate"]) == ("3", "6", "0.5")
+    assert (row["utterances"], row["speakers"], row["normalizer"]) == ("3", "2", "unicode")
+    assert [(r["speaker"], r["errors"], r["n_ref"]) for r in rows["wer_spk"]] == [
+        ("s1", "2", "5"), ("s2", "1", "1")
+    ]  # fmt: skip
+    assert [(r["field"], r["value"], r["errors"]) for r in rows["slices"]] == [
+        ("noise", "babble", "2"), ("noise", "clean", "1"),
+        ("language", "be", "2"), ("language", "zh", "1"),
+    ]  # fmt: skip
+    again = run(folder, "wer", "out/ref.trn", "out/hyp.trn", "--json")
+    found = json.loads(again.stdout)
+    assert found["errors"] == 3 and found["interval"]["method"] == "bootstrap over 2 speakers"
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_wer_takes_fields_of_jsonl(folder):
+    args = ["field.jsonl", "field.jsonl", "--by", "snr:10", "--by", "speaker", "--json"]
+    found = json.loads(run(folder, "wer", *args, "--confusions", "5").stdout)
+    assert found["interval"]["n_clusters"] == 2
+    values = [(s["field"], s["value"], s["errors"], s["n_ref"]) for s in found["slices"]]
+    assert values == [
+        ("snr", "< 10", 1, 2), ("snr", ">= 10", 0, 1),
+        ("speaker", "7", 1, 2), ("speaker", "8", 0, 1),
+    ]  # fmt: skip
+    assert found["confusions"] == [{"kind": "substitution", "ref": "b", "hyp": "c", "count": 1}]
+
+
+def test_wer_takes_the_unit_of_the_language(folder):
+    done = run(folder, "wer", "ref", "a", "--unit", "auto", "--utt2lang", "langs")
+    assert done.stdout.startswith("%MER 62.50 [ 5 / 8,")
+    args = ["--unit", "auto", "--utt2lang", "langs", "--by", "language", "--json"]
+    found = json.loads(run(folder, "wer", "ref", "a", *args).stdout)
+    assert found["unit"] == "auto"
+    assert [(s["value"], s["unit"]) for s in found["slices"]] == [("be", "word"), ("zh", "char")]
+    split = run(folder, "wer", "ref", "a", "--split", "kaldi", "--json")
+    assert json.loads(split.stdout)["split"] == "kaldi"
+
+
+def test_hallucination(folder):
+    args = ["beeps", "made", "quiet", "--field", "duration", "seconds", "--out", "out"]
+    done = run(folder, "hallucination", *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[2] == ["made", "50.00", "4.00", "33.33", "100.00", "0.00", "0.00"]
+    assert rows[3] == ["quiet", "0.00", "0.00", "0.00", "0.00", "0.00", "100.00"]
+    assert done.stdout.endswith("2 non-speech clips, 1 utterances with speech.\n")
+    made, quiet = read_csv(folder / "out" / "hallucination.csv")
+    assert made["system"] == "made" and made["nonspeech_tokens"] == "2"
+    found = json.loads(run(folder, "hallucination", "beeps", "made", "--json").stdout)
+    assert found["made"]["tokens_per_minute"] is None
+    assert found["made"]["output_share"] == float(made["output_share"]) == 0.5
+    assert quiet["empty_share"] == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +193,13 @@ def test_compare(folder):
         (["wer", "ref", "a", "--and", "ref", "a"], "ref: 3 ids occur in another set as well"),
         (["wer", "ref2", "hyp2", "--utt2spk", "utt2spk"], "have no speaker ('v1')"),
         (["wer", "ref", "a", "--samples", "0"], "0 bootstrap samples"),
+        (["wer", "ref", "a", "--by", "noise"], "no scored utterance has a field 'noise'"),
+        (["wer", "ref", "a", "--by", "snr:x"], "edges 'x' of 'snr' are no ascending numbers"),
+        (["wer", "ref", "a", "--unit", "auto"], "unit 'auto' needs the language"),
+        (["wer", "ref", "a", "--out", "bad"], "cannot write bad/wer.csv"),
+        (["wer", "ref", "a", "--field", "duration", "ref"], "ref:1: 3 fields instead of utterance"),
+        (["hallucination", "ref", "a", "a"], "a is given twice"),
+        (["hallucination", "beeps", "made", "--field", "duration", "words"], "not seconds"),
     ],
 )
 def test_mistakes_are_one_line(folder, args, message):
@@ -107,8 +209,52 @@ def test_mistakes_are_one_line(folder, args, message):
     assert done.stderr.count("\n") == 1
 
 
+BAD = ["", " u", "u1", "((", "(u)", "[1]", "{ a / b } (u9)", '{"id": "u9"}']
+LINES = {
+    "text": [
+        "u1 a b", "u2 Ł'été 5", "u3", "u1 a a a a", "u4 " + "9" * 5000, "u5 家 ไป א́ב",
+        "u6 \u2028\x00\ufeff", "u7 ({/ ;; @",
+    ],
+    "a.trn": ["a b (s-u1)", "(s-u2)", "(uh) 5 dollars and a half (s-u3)", ";; a", "家 (t)"],
+    "a.jsonl": [
+        '{"id": "u1", "ref": "a", "hyp": "b", "lang": "zh", "duration": 1, "speaker": 0}',
+        '{"id": "u2", "ref": "", "hyp": "ıI", "lang": "tr", "duration": null, "speaker": [1]}',
+        '{"id": "u3", "ref": "a", "hyp": "", "lang": "", "duration": "x", "nonspeech": true}',
+        '{"id": "u4", "ref": "(a) ;; @", "hyp": "a", "duration": -1e400}',
+    ],
+}  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(LINES)), st.data())
+def test_no_file_crashes_a_command(tmp_path_factory, name, data):
+    lines = st.lists(st.sampled_from(LINES[name]), min_size=1, unique=True)
+    files = (lines | lines | st.lists(st.sampled_from(LINES[name] + BAD))).map("\n".join)
+    ref = data.draw(files)
+    hyp = data.draw(st.just(ref) | st.just(ref) | files)
+    folder = tmp_path_factory.mktemp("fuzz")
+    paths = []
+    for side, text in (("ref", ref), ("hyp", hyp)):
+        (folder / side).mkdir()
+        paths.append(folder / side / name)
+        paths[-1].write_text(text, encoding="utf-8")
+    args = ["--mode", data.draw(st.sampled_from(["strict", "present", "all"]))]
+    args += ["--unit", data.draw(st.sampled_from(["word", "char", "mixed", "auto"]))]
+    args += ["--normalize", data.draw(st.sampled_from(["unicode", "none", "whisper-english"]))]
+    args += ["--split", data.draw(st.sampled_from(["jiwer", "align-text"]))]
+    if data.draw(st.booleans()):
+        command = ["hallucination", *args]
+    else:
+        command = ["wer", *args, "--samples", "10", "--out", str(folder), "--confusions", "2"]
+        command += data.draw(st.sampled_from([[], ["--by", "duration"], ["--by", "speaker"]]))
+        command += data.draw(st.sampled_from([[], ["--trn-out", str(folder)]]))
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
+        code = main([*command, *map(str, paths)])
+    assert code in (0, 2) and errors.getvalue().count("\n") == code // 2
+
+
 def test_help_has_examples(folder):
-    for command in ("wer", "compare"):
+    for command in ("wer", "compare", "hallucination"):
         assert f"  speechadapt-eval {command} " in run(folder, command, "--help").stdout
 
 

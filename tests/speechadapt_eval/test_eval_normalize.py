@@ -1,12 +1,14 @@
 """Normalisers keep what is spoken and forgive how it is written, in every script."""
 
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechadapt_eval import EvalError, normalizer
+from speechadapt_eval import EvalError, normalizer, score
+from speechadapt_eval.transcripts import normalize as module
 
 unicode_words = normalizer("unicode")
 
@@ -68,3 +70,49 @@ def test_twice_is_once_and_only_words_remain(text):
 def test_encoding_of_letters_does_not_matter(text):
     composed = unicode_words(unicodedata.normalize("NFC", text))
     assert composed == unicode_words(unicodedata.normalize("NFD", text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_words_alone_are_as_in_their_text(text):
+    assert unicode_words(text) == module._words(text)
+    assert unicode_words(f"{'x' * 70} {text}") == f"{'x' * 70} {module._words(text)}".rstrip()
+
+
+@pytest.mark.parametrize("language", ["tr", "az-Latn", "TUR"])
+def test_turkish_letters(language):
+    turkish = normalizer("unicode", language)
+    assert turkish("IŞIK İstanbul, I\u0307zmir ışık") == "ışık istanbul izmir ışık"
+    assert normalizer("unicode", "en") is unicode_words
+    refs, hyps = {"u": "ışık iyi"}, {"u": "IŞIK İYİ"}
+    assert score(refs, hyps, languages={"u": language}).errors == 0
+    assert score(refs, hyps).errors == 2
+
+
+# What whisper-normalizer does to texts: the point of not having it as the default.
+@pytest.mark.parametrize(
+    ("name", "written", "words"),
+    [
+        ("whisper-basic", "Mr. Brown's [noise] (uh) colour", "mr brown s colour"),
+        ("whisper-basic", "मैं हिन्दी में", "म ह न द म"),
+        ("whisper-basic", "м'яч", "м яч"),
+        ("whisper-english", "Mr. Brown's colour is twenty-five", "mister brown is color is 25"),
+        ("whisper-english", "10 o'clock", "100 clock"),
+        ("whisper-english", "", ""),
+    ],
+)
+def test_whisper(name, written, words):
+    pytest.importorskip("whisper_normalizer")
+    assert normalizer(name)(written) == words
+
+
+def test_whisper_failing_on_a_number_is_named():
+    pytest.importorskip("whisper_normalizer")
+    with pytest.raises(EvalError, match="'u7': normaliser 'whisper-english' fails"):
+        score({"u7": "9" * 5000}, {"u7": "a"}, normalize="whisper-english")
+
+
+def test_whisper_without_its_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(EvalError, match="pip install whisper-normalizer"):
+        normalizer("whisper-english", "a language not asked for before")

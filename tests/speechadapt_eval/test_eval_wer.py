@@ -1,15 +1,20 @@
 """Error counts: by hand, against jiwer, and by laws that hold for any text."""
 
+import itertools
 import math
+from collections import Counter
 
 import jiwer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechadapt_eval import EvalError, align, score
+from speechadapt_eval import ErrorRate, EvalError, Utterance, align, score
+from speechadapt_eval.transcripts.align import SPLITS
+from speechadapt_eval.transcripts.tokens import UNITS
 
 WORDS = st.sampled_from(["a", "b", "дом", "м'яч", "हिन्दी", "שָׁלוֹם", "เสียง", "e\u0301", "家"])
+SPACED = str.maketrans("เสียง家", "abcdef")  # jiwer counts every space, also beside these letters
 TEXTS = st.lists(WORDS, max_size=6).map(" ".join)
 CORPORA = st.dictionaries(st.text("uvw12", min_size=1), st.tuples(TEXTS, TEXTS), min_size=1)
 
@@ -60,6 +65,13 @@ def test_kaldi_lines_byte_for_byte():
     )
 
 
+def test_kaldi_line_of_kaldis_manual():
+    # The line that Kaldi's documentation shows.
+    counts = Utterance("u", "", "", 20138 - 330 - 2020, 2020, 330, 358)
+    rate = ErrorRate("word", "none", "strict", (counts,))
+    assert rate.kaldi_line() == "%WER 13.45 [ 2708 / 20138, 358 ins, 330 del, 2020 sub ]"
+
+
 def test_strict_names_what_differs():
     refs = {f"r{i}": "x" for i in range(5)} | {"both": "x"}
     with pytest.raises(EvalError) as caught:
@@ -103,8 +115,11 @@ def test_characters_count_the_space_and_say_so_in_the_line():
 
 
 def test_a_very_long_line():
-    text = "слова " * 300_000
+    text = "слова " * 950_000  # more than 10 MB
     assert score({"u": text}, {"u": text + "канец"}).errors == 1
+    assert score({"u": text}, {"u": text + "канец"}, split="kaldi").insertions == 1
+    text = text[: len(text) // 10]
+    assert score({"u": text}, {"u": text[:-2]}, unit="char").errors == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -116,6 +131,8 @@ def test_agrees_with_jiwer(corpus):
     theirs = jiwer.process_words(left, right)
     ours = (rate.hits, rate.substitutions, rate.deletions, rate.insertions)
     assert ours == (theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions)
+    refs, hyps = ({k: v.translate(SPACED) for k, v in side.items()} for side in (refs, hyps))
+    left, right = list(refs.values()), list(hyps.values())
     chars = score(refs, hyps, normalize="none", unit="char")
     assert chars.errors == sum(
         (c := jiwer.process_characters(r, h)).substitutions + c.deletions + c.insertions
@@ -140,15 +157,20 @@ def test_the_order_of_lines_changes_nothing(corpus, random):
 @given(CORPORA)
 def test_laws(corpus):
     refs, hyps = split(corpus)
-    for unit in ("word", "char"):
-        assert score(refs, refs, unit=unit).errors == 0
-        there, back = score(refs, hyps, unit=unit), score(hyps, refs, unit=unit)
+    for unit, whose in itertools.product(("word", "char", "mixed"), SPLITS):
+        options = {"unit": unit, "split": whose}
+        assert score(refs, refs, **options).errors == 0
+        there, back = score(refs, hyps, **options), score(hyps, refs, **options)
         assert there.errors == back.errors
+        assert there.deletions - there.insertions == back.insertions - back.deletions
         assert there.n_ref == there.hits + there.substitutions + there.deletions
         assert back.n_ref == there.hits + there.substitutions + there.insertions
-        for u in there.utterances:
-            ops = there.alignment(u)
-            joint = " " if unit == "word" else ""
-            assert joint.join(op.ref for op in ops if op.ref) == u.ref
-            assert joint.join(op.hyp for op in ops if op.hyp) == u.hyp
-            assert sum(op.kind != "equal" for op in ops) == u.errors
+        for u, ops in there.alignments():
+            assert ops == there.alignment(u) == align(u.ref, u.hyp, unit, whose)
+            assert [op.ref for op in ops if op.ref] == UNITS[unit](u.ref)
+            assert [op.hyp for op in ops if op.hyp] == UNITS[unit](u.hyp)
+            kinds = Counter(op.kind for op in ops)
+            assert kinds == Counter(
+                equal=u.hits, substitute=u.substitutions, delete=u.deletions, insert=u.insertions
+            )
+            assert all((op.kind == "equal") == (op.ref == op.hyp) for op in ops)

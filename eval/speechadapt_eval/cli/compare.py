@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> str:
     refs, *both = sets.texts
     if args.mode == "present":  # what only one system has cannot be compared
         both = [{k: v for k, v in hyps.items() if k in both[0] and k in both[1]} for hyps in both]
-    rates = [score_texts(args, refs, hyps) for hyps in both]
+    rates = [score_texts(args, refs, hyps, sets.languages) for hyps in both]
     clusters = sets.speakers
     options = {"samples": args.samples, "seed": args.seed}
     paired = paired_difference(rates[0], rates[1], clusters, **options)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cache, lru_cache
+from importlib import import_module
 
-from speechadapt_eval.errors import choose
+from speechadapt_eval.errors import EvalError, choose
+from speechadapt_eval.transcripts.tokens import primary
 
 Normalizer = Callable[[str], str]
 
@@ -73,12 +76,16 @@ def unicode_words(text: str) -> str:
 
     An apostrophe stays where it is inside a word (``l’été`` becomes ``l'été``), so does Catalan's
     ``l·l``. Invisible format characters vanish; all other punctuation and symbols end a word.
-    Texts are not language-aware: numbers stay as written, and Turkish ``I`` folds to ``i``.
+    Numbers stay as written. ``I`` folds to ``i``; ``turkish_words`` knows better.
     """
-    text = unicodedata.normalize("NFD", text).translate(_UNSEEN)
-    text = _fold(text).translate(_CHARACTERS)
-    text = unicodedata.normalize("NFC", _LONE_DOT.sub(" ", text).replace("''", " "))
-    return " ".join(word for word in map(_trim, text.split()) if word)
+    # No step looks beyond white space, so words are folded one by one and remembered.
+    return " ".join(filter(None, map(_word, text.split())))
+
+
+def turkish_words(text: str) -> str:
+    """As ``unicode_words``, with the two letters i of Turkish and Azerbaijani: I is ı, İ is i."""
+    text = unicodedata.normalize("NFC", text)
+    return unicode_words(text.replace("I", "ı").replace("İ", "i"))
 
 
 def unchanged(text: str) -> str:
@@ -86,14 +93,57 @@ def unchanged(text: str) -> str:
     return text
 
 
-NORMALIZERS: dict[str, Normalizer] = {"unicode": unicode_words, "none": unchanged}
+def _word(text: str) -> str:
+    return _remembered(text) if len(text) <= _LONG else _words(text)
 
 
-def normalizer(name: str = "unicode") -> Normalizer:
+def _words(text: str) -> str:
+    text = unicodedata.normalize("NFD", text).translate(_UNSEEN)
+    text = _fold(text).translate(_CHARACTERS)
+    text = unicodedata.normalize("NFC", _LONE_DOT.sub(" ", text).replace("''", " "))
+    return " ".join(word for word in map(_trim, text.split()) if word)
+
+
+_LONG = 64  # code points: longer ones hardly occur twice
+_remembered = lru_cache(maxsize=1 << 17)(_words)
+
+
+def _whisper(module: str, kind: str) -> Normalizer:
+    """One of Whisper's normalisers, from the package ``whisper-normalizer``."""
+    try:
+        package = import_module(f"whisper_normalizer.{module}")
+    except ImportError as error:
+        raise EvalError(
+            f"normaliser 'whisper-{module}' needs a package that cannot be imported ({error}): "
+            "pip install whisper-normalizer"
+        ) from error
+    normalise = getattr(package, kind)()
+    return lambda text: " ".join(normalise(text).split())
+
+
+# Each makes the normaliser of its name.
+NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
+    "unicode": lambda: unicode_words,
+    "none": lambda: unchanged,
+    "whisper-basic": lambda: _whisper("basic", "BasicTextNormalizer"),
+    "whisper-english": lambda: _whisper("english", "EnglishTextNormalizer"),
+}
+_TURKISH = ("tr", "tur", "az", "aze", "azj", "azb")
+
+
+@cache
+def normalizer(name: str = "unicode", language: str | None = None) -> Normalizer:
     """Return the normaliser of that name.
 
+    Args:
+        name: ``unicode``, ``none``, ``whisper-basic`` or ``whisper-english``.
+        language: Code of the texts' language; ``unicode`` folds Turkish and Azerbaijani letters
+            by their own rule. The others know no language.
+
     Raises:
-        EvalError: Unknown name; the message lists the known ones.
+        EvalError: Unknown name, with the known ones; or the package it needs is not there.
     """
     choose("normaliser", name, NORMALIZERS)
-    return NORMALIZERS[name]
+    if name == "unicode" and language and primary(language) in _TURKISH:
+        return turkish_words
+    return NORMALIZERS[name]()

@@ -1,45 +1,33 @@
-"""Word and character error rates, matched by utterance id.
+"""Word, character and mixed error rates, matched by utterance id.
 
 The corpus rate is all errors over all reference tokens, never a mean of utterance rates. One
-aligner (jiwer) makes every count: other tools agree on the total but may split it into other
-numbers of substitutions, deletions and insertions, so never compare those across tools.
+aligner makes every count: other tools agree on the total but may split it into other numbers of
+substitutions, deletions and insertions, so never compare those across tools.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
-import jiwer
 import numpy as np
 
 from speechadapt_eval.errors import EvalError, choose, some
+from speechadapt_eval.transcripts.align import SPLITS, Op, Pair, aligned, counts
 from speechadapt_eval.transcripts.normalize import normalizer
+from speechadapt_eval.transcripts.tokens import UNITS as TOKENS
+from speechadapt_eval.transcripts.tokens import unit_of
 
-# How a normalised text becomes tokens. Characters are code points and include the space between
-# words, as in jiwer and most published figures.
-UNITS: dict[str, Callable[[str], list[str]]] = {
-    "word": str.split,
-    "char": lambda text: list(text.strip()),
-}
+UNITS = (*TOKENS, "auto")
 MODES = ("strict", "present", "all")
-_CHUNK = 2000  # utterances aligned at a time: bounds the memory that jiwer's result takes
-
-
-class Op(NamedTuple):
-    """One column of an alignment; ``ref`` or ``hyp`` is empty where the other stands alone."""
-
-    kind: str  # "equal", "substitute", "delete" or "insert"
-    ref: str
-    hyp: str
+_CHUNK = 2000  # utterances aligned at a time: bounds memory
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The texts of one utterance as they were scored (normalised), and its counts."""
+    """The texts of one utterance as they were scored (normalised), its counts and token unit."""
 
     id: str
     ref: str
@@ -48,6 +36,7 @@ class Utterance:
     substitutions: int
     deletions: int
     insertions: int
+    unit: str = "word"
 
     @property
     def errors(self) -> int:
@@ -72,12 +61,13 @@ class ErrorRate:
     """Error counts of a corpus.
 
     Attributes:
-        unit: ``word`` or ``char``.
+        unit: ``word``, ``char``, ``mixed`` or ``auto`` (each utterance has its own).
         normalize: Name of the normaliser.
         mode: What happened to unmatched ids.
         utterances: What was scored, sorted by id.
         missing: Ids without a hypothesis: left out (mode ``present``) or taken as empty (``all``).
         extra: Ids without a reference, always left out.
+        split: Whose tie-breaking, see ``transcripts.align``.
     """
 
     unit: str
@@ -86,6 +76,7 @@ class ErrorRate:
     utterances: tuple[Utterance, ...]
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    split: str = "jiwer"
 
     @cached_property
     def hits(self) -> int:
@@ -127,8 +118,9 @@ class ErrorRate:
         """Why the rate is NaN, or an empty string."""
         if self.n_ref:
             return ""
+        noun = self.unit if self.unit in ("word", "char") else "token"
         return (
-            f"no reference {self.unit} in {len(self.utterances)} utterances: insertions "
+            f"no reference {noun} in {len(self.utterances)} utterances: insertions "
             f"({self.insertions}) can be counted, a rate cannot"
         )
 
@@ -142,15 +134,16 @@ class ErrorRate:
         """Share of the utterances that have an error; NaN without utterances."""
         return self.sentence_errors / len(self.utterances) if self.utterances else math.nan
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """``WER`` or ``CER``."""
-        return "CER" if self.unit == "char" else "WER"
+        """``WER``, ``CER``, or ``MER`` (mixed) where not all tokens are of one kind."""
+        units = {u.unit for u in self.utterances}
+        return {"word": "WER", "char": "CER"}.get(units.pop(), "MER") if len(units) == 1 else "MER"
 
     def kaldi_line(self) -> str:
         """Kaldi's line: ``%WER 13.45 [ 2708 / 20138, 358 ins, 330 del, 2020 sub ]``.
 
-        For characters it begins with ``%CER``.
+        It begins with ``%CER`` for characters, ``%MER`` for mixed tokens.
         """
         return (
             f"%{self.name} {_percent(self.errors, self.n_ref)} [ {self.errors} / {self.n_ref}, "
@@ -169,7 +162,29 @@ class ErrorRate:
 
     def alignment(self, utterance: Utterance) -> list[Op]:
         """The alignment behind an utterance's counts, token by token."""
-        return align(utterance.ref, utterance.hyp, self.unit)
+        return next(aligned([_pair(utterance)], [utterance.id], self.split))
+
+    def alignments(self) -> Iterator[tuple[Utterance, list[Op]]]:
+        """Every utterance with its alignment; faster than one by one."""
+        for start in range(0, len(self.utterances), _CHUNK):
+            chunk = self.utterances[start : start + _CHUNK]
+            names = [u.id for u in chunk]
+            found = aligned([_pair(u) for u in chunk], names, self.split)
+            yield from zip(chunk, found, strict=True)
+
+    def groups(self, labels: Mapping[str, str]) -> dict[str, ErrorRate]:
+        """The rate of the utterances of each label, in the order in which labels first occur.
+
+        Args:
+            labels: Utterance id to label (a speaker, a noise, ...), for every utterance.
+        """
+        members: dict[str, list[Utterance]] = {}
+        for utterance in self.utterances:
+            members.setdefault(labels[utterance.id], []).append(utterance)
+        return {
+            label: replace(self, utterances=tuple(group), missing=(), extra=())
+            for label, group in members.items()
+        }
 
 
 def score(
@@ -179,23 +194,31 @@ def score(
     unit: str = "word",
     normalize: str = "unicode",
     mode: str = "strict",
+    languages: Mapping[str, str] | None = None,
+    split: str = "jiwer",
 ) -> ErrorRate:
     """Score hypotheses against references of the same ids.
 
     Args:
         refs: Utterance id to reference text, raw.
         hyps: Utterance id to hypothesis text, raw.
-        unit: ``word`` or ``char`` (code points of the normalised text, spaces included).
+        unit: ``word``, ``char``, ``mixed`` or ``auto`` (see ``transcripts.tokens``).
         normalize: Name of a normaliser (see ``speechadapt_eval.transcripts.normalize``).
         mode: ``strict``: the ids must be the same; ``present``: score those in both;
             ``all``: a missing hypothesis is an empty one. Both lenient modes count what differs.
+        languages: Utterance id to language code, for unit ``auto`` and for letters whose case
+            depends on the language; utterances may be missing unless the unit is ``auto``.
+        split: Whose tie-breaking between substitutions and pairs of an insertion and a deletion:
+            ``jiwer``, ``kaldi`` or ``align-text`` (see ``transcripts.align``).
 
     Raises:
-        EvalError: Ids differ in mode strict, nothing to score, or an unknown name.
+        EvalError: Ids differ in mode strict, nothing to score, an unknown name, or a language
+            that unit ``auto`` needs is not known.
     """
     choose("unit", unit, UNITS)
     choose("mode", mode, MODES)
-    clean = normalizer(normalize)
+    choose("split", split, SPLITS)
+    normalizer(normalize)  # an unknown name is refused before anything else
     missing = tuple(sorted(refs.keys() - hyps.keys()))
     extra = tuple(sorted(hyps.keys() - refs.keys()))
     if mode == "strict" and (missing or extra):
@@ -211,34 +234,41 @@ def score(
     ids = sorted(refs if mode == "all" else refs.keys() & hyps.keys())
     if not ids:
         raise EvalError("nothing to score: references and hypotheses have no utterance in common")
+    languages = languages or {}
+    if unit == "auto" and (lost := [name for name in ids if not languages.get(name)]):
+        raise EvalError(
+            f"unit 'auto' needs the language of each utterance, {len(lost)} have none "
+            f"({some(lost)}): add them to the utt2lang map, or choose word, char or mixed"
+        )
     utterances: list[Utterance] = []
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
-        ref = [clean(refs[name]) for name in chunk]
-        hyp = [clean(hyps.get(name, "")) for name in chunk]
-        aligned = _process(ref, hyp, unit).alignments
-        utterances += map(_utterance, chunk, ref, hyp, aligned)
-    return ErrorRate(unit, normalize, mode, tuple(utterances), missing, extra)
+    for name in ids:
+        language = languages.get(name)
+        its = unit_of(language) if unit == "auto" and language else unit
+        clean = normalizer(normalize, language)
+        try:
+            ref, hyp = clean(refs[name]), clean(hyps.get(name, ""))
+        except (ArithmeticError, AssertionError, ValueError) as error:  # Whisper's, on odd numbers
+            raise EvalError(
+                f"utterance {name!r}: normaliser {normalize!r} fails ({error!r}); correct the "
+                "number in its text, or choose another normaliser"
+            ) from error
+        tokens = TOKENS[its]
+        utterances.append(Utterance(name, ref, hyp, *counts(tokens(ref), tokens(hyp)), its))
+    rate = ErrorRate(unit, normalize, mode, tuple(utterances), missing, extra, split)
+    return rate if split == "jiwer" else replace(rate, utterances=tuple(_split_again(rate)))
 
 
-def align(ref: str, hyp: str, unit: str = "word") -> list[Op]:
+def align(ref: str, hyp: str, unit: str = "word", split: str = "jiwer") -> list[Op]:
     """Align two texts as ``score`` does, token by token.
 
     Args:
         ref: Reference, already normalised.
         hyp: Hypothesis, already normalised.
-        unit: ``word`` or ``char``.
+        unit: ``word``, ``char`` or ``mixed``.
+        split: ``jiwer``, ``kaldi`` or ``align-text``.
     """
-    output = _process([ref], [hyp], unit)
-    left, right = output.references[0], output.hypotheses[0]
-    ops: list[Op] = []
-    for part in output.alignments[0]:
-        refs = left[part.ref_start_idx : part.ref_end_idx]
-        hyps = right[part.hyp_start_idx : part.hyp_end_idx]
-        length = max(len(refs), len(hyps))
-        refs, hyps = refs or [""] * length, hyps or [""] * length
-        ops += (Op(part.type, r, h) for r, h in zip(refs, hyps, strict=True))
-    return ops
+    choose("unit", unit, TOKENS)
+    return next(aligned([(TOKENS[unit](ref), TOKENS[unit](hyp))], ["text"], split))
 
 
 def clusters_of(rate: ErrorRate, clusters: Mapping[str, str] | None) -> list[str] | None:
@@ -282,28 +312,31 @@ def require_same_utterances(a: ErrorRate, b: ErrorRate) -> None:
             )
 
 
-class _Tokens(jiwer.AbstractTransform):
-    """Makes jiwer see our tokens: its own default would also rewrite the texts."""
-
-    def __init__(self, unit: str):
-        self.split = UNITS[unit]
-
-    def __call__(self, sentences: str | list[str]) -> list[list[str]]:
-        return [self.split(sentence) for sentence in sentences]
+def _pair(utterance: Utterance) -> Pair:
+    tokens = TOKENS[utterance.unit]
+    return tokens(utterance.ref), tokens(utterance.hyp)
 
 
-def _process(refs: list[str], hyps: list[str], unit: str) -> jiwer.WordOutput:
-    tokens = _Tokens(unit)
-    return jiwer.process_words(refs, hyps, tokens, tokens)
+def _split_again(rate: ErrorRate) -> Iterator[Utterance]:
+    """Count again with the split asked for, where there is more than one way to split.
 
-
-def _utterance(name: str, ref: str, hyp: str, parts: Sequence[jiwer.AlignmentChunk]) -> Utterance:
-    counts = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
-    for part in parts:
-        counts[part.type] += max(
-            part.ref_end_idx - part.ref_start_idx, part.hyp_end_idx - part.hyp_start_idx
+    Insertions less deletions are given by the lengths. So a split is a number of pairs of them
+    that could be substitutions, and without two errors beyond the difference there is no pair.
+    """
+    ambiguous = {
+        u.id: u for u in rate.utterances if u.errors - abs(u.deletions - u.insertions) >= 2
+    }
+    again = replace(rate, utterances=tuple(ambiguous.values()))
+    for u, ops in again.alignments():
+        kinds = [op.kind for op in ops]
+        ambiguous[u.id] = replace(
+            u,
+            hits=kinds.count("equal"),
+            substitutions=kinds.count("substitute"),
+            deletions=kinds.count("delete"),
+            insertions=kinds.count("insert"),
         )
-    return Utterance(name, ref, hyp, *counts.values())
+    return (ambiguous.get(u.id, u) for u in rate.utterances)
 
 
 def _percent(errors: int, total: int) -> str:
