@@ -14,7 +14,8 @@ from speechadapt_eval.errors import EvalError
 # a function of the parsed options that returns what is printed.
 COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
-    "compare": "difference of two systems, paired",
+    "compare": "difference of two or more systems, paired",
+    "ratings": "mean opinion scores of a listening test",
 }
 
 

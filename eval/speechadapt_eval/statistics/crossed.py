@@ -109,7 +109,7 @@ def crossed_difference(
     tables = [table for table in (b, a) if table is not None]
     if len({table.sums.shape for table in tables}) > 1:
         raise EvalError("the two systems' ratings are not tabulated over the same raters and clips")
-    heard = sum(table.counts for table in tables) > 0
+    heard = np.sum([table.counts for table in tables], axis=0) > 0
     raters, clips = heard.any(axis=1), heard.any(axis=0)
     tables = [Table(t.sums[raters][:, clips], t.counts[raters][:, clips]) for t in tables]
     n_raters, n_clips = int(raters.sum()), int(clips.sum())
