@@ -16,6 +16,7 @@ COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two or more systems, paired",
     "ratings": "mean opinion scores of a listening test",
+    "listening-page": "make the page of a listening test",
 }
 
 

@@ -169,6 +169,28 @@ def read_table(
         raise EvalError(f"{path} is empty: expected a header with {','.join(required)}")
 
 
+def read_kind(
+    where: str, row: dict[str, str], needed: Sequence[str], scale: Scale
+) -> tuple[str, float | None]:
+    """What a line is for, and the expected score where it is a check.
+
+    Raises:
+        EvalError: A needed cell is empty, or kind and expected score do not go together.
+    """
+    kind = row["kind"] or "test"
+    if kind not in KINDS:
+        raise EvalError(f"{where}: unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
+    for column in (*needed, *(() if kind in CHECKS else ("system",))):
+        if not row[column]:
+            raise EvalError(f"{where}: no {column}")
+    if bool(row["expected"]) != (kind in CHECKS):
+        needs = "needs an" if kind in CHECKS else "has no"
+        raise EvalError(f"{where}: a line of kind {kind!r} {needs} expected score")
+    if kind not in CHECKS:
+        return kind, None
+    return kind, read_score(where, "expected", row["expected"], scale)
+
+
 def read_score(where: str, column: str, text: str, scale: Scale) -> float:
     """A score of the scale.
 
@@ -190,17 +212,8 @@ def read_score(where: str, column: str, text: str, scale: Scale) -> float:
 
 
 def _rating(where: str, row: dict[str, str], scale: Scale) -> Rating:
-    kind = row["kind"] or "test"
-    if kind not in KINDS:
-        raise EvalError(f"{where}: unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
-    for column in ("rater", "clip", *(() if kind in CHECKS else ("system",))):
-        if not row[column]:
-            raise EvalError(f"{where}: no {column}")
-    if bool(row["expected"]) != (kind in CHECKS):
-        needs = "needs an" if kind in CHECKS else "has no"
-        raise EvalError(f"{where}: a line of kind {kind!r} {needs} expected score")
+    kind, expected = read_kind(where, row, ("rater", "clip"), scale)
     score = read_score(where, "score", row["score"], scale)
-    expected = read_score(where, "expected", row["expected"], scale) if row["expected"] else None
     return Rating(row["rater"], row["clip"], row["system"], score, kind, expected, row["session"])
 
 
