@@ -261,6 +261,7 @@
       reference.play = element("button", { type: "button", class: "main", click: () => select(reference) }, "▶ Reference");
       reference.item = element("li", {}, element("div", { class: "top" }, reference.play, track));
     }
+    let wanted = null; // whose slider takes the arrow keys as soon as it was heard
     const all = reference ? [reference, ...rows] : rows;
     function touch(row) {
       row.set = true;
@@ -286,6 +287,10 @@
       for (const row of rows) {
         row.heard.textContent = row.player.heard ? "✓ heard" : "";
         row.slider.disabled = !row.player.heard;
+        if (row === wanted && row.player.heard) {
+          wanted = null;
+          row.slider.focus({ preventScroll: true });
+        }
       }
       const waiting = rows.filter((row) => !row.player.heard).length;
       const unset = rows.filter((row) => !row.set).length;
@@ -300,7 +305,8 @@
       else if ((key === "0" || key === "r") && reference) select(reference);
       else if (/^[1-9]$/.test(key) && row) {
         select(row);
-        row.slider.focus();
+        wanted = row;
+        update();
       } else return false;
       return true;
     };
