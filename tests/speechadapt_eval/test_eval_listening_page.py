@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 from browser import CHROMIUM, Browser
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from speechadapt_eval import EvalError
 from speechadapt_eval.cli.main import main
@@ -159,6 +161,17 @@ def test_mistakes_are_one_line(folder, capsys, scale, lines, message):
     assert not page.exists()
 
 
+@pytest.mark.parametrize(("name", "kind", "type_"), [
+    ("a.wav", "WAVEX", "audio/wav"), ("a.mp3", "MP3", "audio/mpeg"), ("a.opus", "OGG", "audio/ogg"),
+])  # fmt: skip
+def test_formats(folder, name, kind, type_):
+    subtype = "OPUS" if name.endswith("opus") else None
+    soundfile.write(folder / name, np.zeros(16_000), 16_000, format=kind, subtype=subtype)
+    (folder / "one.csv").write_text(f"clip,system,audio\na,s,{name}\n")
+    sound = read_sounds(folder / "one.csv", ACR)[0]
+    assert sound.type == type_ and 0.99 < sound.seconds < 1.2
+
+
 def test_too_much_for_a_page(folder, monkeypatch):
     monkeypatch.setattr("speechadapt_eval.listening.page.MOST_BYTES", 10_000)
     with pytest.raises(EvalError, match=r":3: more than 0 MB of sound"):
@@ -264,3 +277,13 @@ def test_orders_differ_between_raters_and_not_between_visits(folder):
             shown = browser.ask("document.body.innerText")
             assert not [name for name in ("orig", "low", "base", "c0", "c1") if name in shown]
     assert len(set(orders.values())) > 1
+
+
+@given(st.binary(max_size=60))
+@example(b"a,s,0\0.wav,,\n")
+@example(b"a,s,.,,\n")
+def test_no_bytes_make_the_reader_crash(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("s") / "s.csv"
+    path.write_bytes(b"clip,system,audio,kind,expected\n" + data)
+    with pytest.raises(EvalError, match=re.escape(str(path))):
+        read_sounds(path, ACR)

@@ -29,7 +29,13 @@ QUESTIONS = {
     "mushra": "How close to the reference is each sound?",
 }
 # Formats that browsers play, by soundfile's name for them.
-TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "OGG": "audio/ogg", "MP3": "audio/mpeg"}
+TYPES = {
+    "WAV": "audio/wav",
+    "WAVEX": "audio/wav",
+    "FLAC": "audio/flac",
+    "OGG": "audio/ogg",
+    "MP3": "audio/mpeg",
+}
 MOST_BYTES = 100_000_000
 _CHOICES = 9  # sounds on one MUSHRA screen: there are as many keys
 
