@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from speechadapt_eval import (
     EvalError,
@@ -50,14 +51,47 @@ def test_speakers_are_resampled_as_a_whole():
 def test_says_what_it_does_not_cover():
     errors, n_ref = [1, 2, 0, 3], [5, 5, 5, 5]
     none = confidence_interval(errors, n_ref)
-    assert none.method == "bootstrap over 4 utterances" and "other speakers" in none.note
+    assert none.method == "t over 4 utterances" and "other speakers" in none.note
     one = confidence_interval(errors, n_ref, ["s"] * 4)
     assert one.method == none.method and "only one" in one.note
     assert (one.low, one.high) == (none.low, none.high)
     few = confidence_interval(errors, n_ref, ["s", "s", "t", "t"])
-    assert few.method == "bootstrap over 2 speakers" and "few" in few.note and few.n_clusters == 2
+    assert few.method == "t over 2 speakers" and few.n_clusters == 2 and few.note == ""
     many = confidence_interval([1, 2] * 20, [5] * 40, [f"s{i % 25}" for i in range(40)])
-    assert many.note == "" and many.n_clusters == 25
+    assert many.method == "bootstrap over 25 speakers" and many.note == ""
+    assert confidence_interval([1, 2] * 10, [5] * 20).method == "bootstrap over 20 utterances"
+
+
+def test_few_units_have_the_textbook_interval():
+    """With units of one size the jackknife's t is the t interval of their rates."""
+    rng = np.random.default_rng(7)
+    for units in (2, 3, 8, 19):
+        errors = rng.integers(20, 60, size=units)
+        ours = confidence_interval(errors, [100] * units, level=0.9)
+        low, high = scipy.stats.t.interval(
+            0.9, units - 1, np.mean(errors / 100), scipy.stats.sem(errors / 100)
+        )
+        assert math.isclose(ours.low, max(0, low), abs_tol=1e-12)
+        assert math.isclose(ours.high, high)
+
+
+def test_few_pairs_have_the_textbook_interval():
+    a, b = [5, 3, 6, 4, 7, 2], [4, 3, 4, 4, 5, 2]
+    paired = paired_difference(corpus(a), corpus(b))
+    theirs = scipy.stats.ttest_rel(b, a)
+    interval = theirs.confidence_interval()
+    assert paired.method == "paired t over 6 utterances"
+    assert math.isclose(paired.low, interval.low / 10)
+    assert math.isclose(paired.high, interval.high / 10)
+    assert math.isclose(paired.p_improvement, 1 - theirs.pvalue / 2)
+
+
+def test_few_units_of_unlike_size_have_the_jackknife():
+    errors, n_ref = np.array([3, 40, 11]), np.array([10, 100, 25])
+    without = [(54 - e) / (135 - n) for e, n in zip(errors, n_ref, strict=True)]
+    spread = math.sqrt(2 / 3 * sum((rate - 54 / 135) ** 2 for rate in without))
+    ours = confidence_interval(errors, n_ref, ["a", "b", "c"])
+    assert math.isclose(ours.high, 54 / 135 + 4.302652729696142 * spread)
 
 
 def test_is_reproducible_whatever_the_order_and_the_chunks(monkeypatch):
@@ -80,9 +114,13 @@ def test_agrees_with_resampling_one_by_one():
     n_ref = rng.integers(1, 12, size=80)
     errors = rng.binomial(n_ref, 0.3)
     drawn = rng.integers(0, 80, size=(20_000, 80))
-    plain = np.quantile(errors[drawn].sum(1) / n_ref[drawn].sum(1), [0.025, 0.975])
+    replicates = errors[drawn].sum(1) / n_ref[drawn].sum(1)
+    # Expanded: the tail beyond sqrt(n / (n - 1)) times Student's quantile, read from the normal.
+    tail = scipy.stats.norm.cdf(math.sqrt(80 / 79) * scipy.stats.t.ppf(0.025, 79))
     ours = confidence_interval(errors, n_ref, samples=20_000)
-    assert np.allclose([ours.low, ours.high], plain, atol=0.004)
+    assert np.allclose([ours.low, ours.high], np.quantile(replicates, [tail, 1 - tail]), atol=0.002)
+    plain = np.quantile(replicates, [0.025, 0.975])
+    assert 1.0 < (ours.high - ours.low) / (plain[1] - plain[0]) < 1.06
 
 
 def test_no_errors_and_nothing_but_errors():
@@ -105,7 +143,10 @@ def test_too_little_for_an_interval():
     assert math.isnan(one.low) and math.isnan(one.high) and "one utterance" in one.note
     silent = confidence_interval([3, 0], [0, 0])
     assert math.isnan(silent.low) and silent.note == "no reference token"
-    sparse = confidence_interval([1, 1, 0], [0, 4, 0], samples=2000)
+    alone = confidence_interval([1, 1, 0], [0, 4, 0])
+    assert math.isnan(alone.low) and math.isnan(alone.high)
+    assert "one of the utterances has all the reference tokens" in alone.note
+    sparse = confidence_interval([1] + [1, 0] * 10, [0] + [4, 0] * 10, samples=2000)
     assert math.isfinite(sparse.low) and math.isfinite(sparse.high)
 
 

@@ -66,13 +66,13 @@ def test_wer(folder):
         "%SER 100.00 [ 3 / 3 ]",
         "Scored 3 sentences, 0 not present in hyp.",
     ]
-    assert lines[3].startswith("95 % CI [ 33.33, 100.00 ] bootstrap over 3 utterances (does not")
+    assert lines[3].startswith("95 % CI [ 0.00, 118.28 ] t over 3 utterances (does not")
 
 
 def test_wer_with_speakers_and_json(folder):
     done = run(folder, "wer", "ref", "a", "--utt2spk", "utt2spk", "--json", "--unit", "char")
     found = json.loads(done.stdout)
-    assert found["interval"]["method"] == "bootstrap over 2 speakers"
+    assert found["interval"]["method"] == "t over 2 speakers"
     assert found["unit"] == "char" and found["errors"] == found["n_ref"] - found["hits"]
 
 
@@ -89,22 +89,6 @@ def test_wer_pools_sets_and_modes(folder):
     assert part[0] == "%WER 0.00 [ 0 / 2, 0 ins, 0 del, 0 sub ] [PARTIAL]"
     assert part[2] == "Scored 1 sentences, 2 not present in hyp."
     assert part[3] == "1 hypotheses have no reference and were left out."
-
-
-def test_compare(folder):
-    done = run(folder, "compare", "ref", "a", "b", "--margin", "1.5")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "A: %WER 50.00 [ 3 / 6, 0 ins, 1 del, 2 sub ]"
-    assert lines[2] == "B: %WER 16.67 [ 1 / 6, 1 ins, 0 del, 0 sub ]"
-    assert lines[4].startswith("B - A: %WER -33.33, 95 % CI [ -100.00, +0.00 ] paired bootstrap")
-    assert lines[5].startswith("P(B makes fewer errors): 0.9")
-    assert lines[6] == "B worse by no more than 1.5 points: yes"
-    found = json.loads(run(folder, "compare", "ref", "a", "b", "--json").stdout)
-    assert found["paired"]["delta"] == pytest.approx(-1 / 3)
-    auto = run(folder, "compare", "ref", "a", "b", "--unit", "auto", "--utt2lang", "langs").stdout
-    assert auto.startswith("A: %MER 62.50 [ 5 / 8,")
-    both = run(folder, "compare", "ref", "a", "part", "--mode", "present").stdout
-    assert both.startswith("A: %WER 50.00 [ 1 / 2,")
 
 
 def test_wer_writes_tables(folder):

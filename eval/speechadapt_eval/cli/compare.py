@@ -4,78 +4,213 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from speechadapt_eval.cli.scoring import (
     FILES,
-    add_files,
     add_options,
     facts,
-    interval_line,
     read_sets,
     remarks,
     score_texts,
 )
+from speechadapt_eval.errors import EvalError
 from speechadapt_eval.outputs import as_json
-from speechadapt_eval.report.table import percent
-from speechadapt_eval.statistics.bootstrap import Paired, interval_of, paired_difference
+from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.statistics.bootstrap import Interval, Paired, interval_of, paired_difference
+from speechadapt_eval.statistics.mapsswe import Mapsswe, mapsswe
+from speechadapt_eval.statistics.multiple import holm
+from speechadapt_eval.transcripts.wer import ErrorRate
 
 EXAMPLES = f"""
 examples:
   speechadapt-eval compare data/be/test/text exp/frozen/text exp/be/text
+  speechadapt-eval compare --utt2spk data/test/utt2spk ref.txt base.txt small.txt large.txt
   speechadapt-eval compare --margin 1.5 ref.txt offline.txt streaming.txt
+  speechadapt-eval compare be/ref be/a be/b --and ro/ref ro/a ro/b      two sets pooled
+
+The first system is the one that the others are compared with. A difference is theirs less its.
+MAPSSWE is the matched pairs test of NIST's sc_stats; its p is corrected for the number of systems.
 {FILES}"""
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the compared systems: letter, file, and figures."""
+
+    letter: str
+    path: Path
+    rate: ErrorRate
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A system against the first; ``p_holm`` is the test's p corrected for all pairs."""
+
+    system: System
+    paired: Paired
+    test: Mapsswe
+    p_holm: float
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``compare``."""
     add_options(parser)
-    add_files(parser, ("REF", "HYP_A", "HYP_B"))
+    parser.add_argument("ref", type=Path, metavar="REF")
+    parser.add_argument("hyps", type=Path, nargs="+", metavar="HYP", help="two systems or more")
+    parser.add_argument(
+        "--and",
+        dest="more",
+        nargs="+",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="pool another set with it: its REF and the HYP of each system; may be repeated, ids "
+        "must be unique over all sets",
+    )
     parser.add_argument(
         "--margin",
         type=float,
         metavar="POINTS",
-        help="say whether B is worse by no more than this many percentage points",
+        help="say whether a system is worse by no more than this many percentage points",
     )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> str:
-    sets = read_sets(args, [(args.ref, args.hyp_a, args.hyp_b), *args.more])
-    refs, *both = sets.texts
-    if args.mode == "present":  # what only one system has cannot be compared
-        both = [{k: v for k, v in hyps.items() if k in both[0] and k in both[1]} for hyps in both]
-    rates = [score_texts(args, refs, hyps, sets.languages) for hyps in both]
-    clusters = sets.speakers
-    options = {"samples": args.samples, "seed": args.seed}
-    paired = paired_difference(rates[0], rates[1], clusters, **options)
-    good = None if args.margin is None else paired.non_inferior(args.margin / 100)
+    systems, pairs = _compare(args)
     if args.json:
-        found: dict[str, Any] = {
-            name: facts(rate) | {"interval": asdict(interval_of(rate, clusters, **options))}
-            for name, rate in zip("ab", rates, strict=True)
-        }
-        found["paired"] = asdict(paired)
-        if good is not None:
-            found["non_inferior"] = {"margin": args.margin / 100, "holds": good}
-        return as_json(found)
-    lines = []
-    for name, rate in zip("AB", rates, strict=True):
-        lines += [f"{name}: {rate.kaldi_line()}", *remarks(rate)]
-        lines.append(f"   {interval_line(interval_of(rate, clusters, **options))}")
-    lines += [_delta_line(rates[0].name, paired)]
-    if good is not None:
-        verdict = "yes" if good else "not shown"
-        lines.append(f"B worse by no more than {args.margin:g} points: {verdict}")
-    return "\n".join(lines)
+        return as_json(
+            {
+                "systems": [
+                    {"name": s.letter, "hyp": str(s.path)}
+                    | facts(s.rate)
+                    | {"interval": asdict(s.interval)}
+                    for s in systems
+                ],
+                "pairs": [_pair_facts(pair, args.margin) for pair in pairs],
+            }
+        )
+    return "\n".join([*_tables(systems, pairs, args.margin), *_notes(systems, pairs)])
 
 
-def _delta_line(name: str, paired: Paired) -> str:
-    ends = f"[ {percent(paired.low, signed=True)}, {percent(paired.high, signed=True)} ]"
-    p = "n/a" if math.isnan(paired.p_improvement) else f"{paired.p_improvement:.4f}"
-    return (
-        f"B - A: %{name} {percent(paired.delta, signed=True)}, {100 * paired.level:g} % CI {ends} "
-        f"{paired.method}" + (f" ({paired.note})" if paired.note else "") + "\n"
-        f"P(B makes fewer errors): {p}"
-    )
+def _compare(args: argparse.Namespace) -> tuple[list[System], list[Pair]]:
+    first = [args.ref, *args.hyps]
+    if not 3 <= len(first) <= 1 + len(ascii_uppercase):
+        raise EvalError(
+            f"{len(args.hyps)} hypothesis files: compare needs REF and 2 to {len(ascii_uppercase)}"
+        )
+    if args.margin is not None and not args.margin >= 0:
+        raise EvalError(f"margin {args.margin:g}: give the points a system may be worse, 0 or more")
+    for files in args.more:
+        if len(files) != len(first):
+            raise EvalError(
+                f"--and {files[0]}: {len(files)} files where the first set has {len(first)}; give "
+                "the reference and one hypothesis file for each system"
+            )
+    sets = read_sets(args, [first, *args.more])
+    refs, *texts = sets.texts
+    if args.mode == "present":  # what only some of the systems have cannot be compared
+        common = set.intersection(*map(set, texts))
+        texts = [{name: hyps[name] for name in hyps if name in common} for hyps in texts]
+    options = {"samples": args.samples, "seed": args.seed}
+    systems = []
+    for letter, path, hyps in zip(ascii_uppercase, args.hyps, texts, strict=False):
+        rate = score_texts(args, refs, hyps, sets.languages)
+        interval = interval_of(rate, sets.speakers, **options)
+        systems.append(System(letter, path, rate, interval))
+    base, *others = systems
+    tests = [mapsswe(base.rate, other.rate) for other in others]
+    return systems, [
+        Pair(other, paired_difference(base.rate, other.rate, sets.speakers, **options), test, p)
+        for other, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True)
+    ]
+
+
+def _pair_facts(pair: Pair, margin: float | None) -> dict[str, Any]:
+    found = {
+        "baseline": "A",
+        "system": pair.system.letter,
+        "paired": asdict(pair.paired),
+        "mapsswe": asdict(pair.test) | {"p_holm": pair.p_holm},
+    }
+    if margin is not None:
+        holds = pair.paired.non_inferior(margin / 100)
+        found["non_inferior"] = {"margin": margin / 100, "holds": holds}
+    return found
+
+
+def _tables(systems: list[System], pairs: list[Pair], margin: float | None) -> list[str]:
+    name, level = systems[0].rate.name, f"{100 * systems[0].interval.level:g} % CI"
+    rates = [
+        [
+            s.letter,
+            percent(s.rate.rate),
+            percent_range(s.interval.low, s.interval.high),
+            f"{s.rate.errors} / {s.rate.n_ref}",
+            str(s.rate.substitutions),
+            str(s.rate.deletions),
+            str(s.rate.insertions),
+            str(s.path),
+        ]
+        for s in systems
+    ]
+    header = ["system", f"%{name}", level, "errors", "sub", "del", "ins", "file"]
+    tables = [render(header, rates, align="lrrrrrrl")]
+    header = ["pair", f"Δ%{name}", level, "P(better)", "segments", "Z", "p", "Holm p"]
+    rows = [
+        [
+            f"{pair.system.letter} - A",
+            percent(pair.paired.delta, signed=True),
+            percent_range(pair.paired.low, pair.paired.high, signed=True),
+            _number(pair.paired.p_improvement, 4),
+            str(pair.test.segments),
+            _number(pair.test.z, 3),
+            _probability(pair.test.p),
+            _probability(pair.p_holm),
+        ]
+        for pair in pairs
+    ]
+    tables.append(render(header, rows))
+    if margin is not None:
+        tables += [_verdict(pair, margin) for pair in pairs]
+    return tables
+
+
+def _verdict(pair: Pair, margin: float) -> str:
+    """In words, whether the system is non-inferior, or what is missing to say so."""
+    paired = pair.paired
+    if paired.non_inferior(margin / 100):
+        verdict = f"non-inferior, its interval ends at {percent(paired.high, signed=True)}"
+    elif paired.low > margin / 100:
+        verdict = f"inferior, its interval begins at {percent(paired.low, signed=True)}"
+    else:
+        verdict = f"not shown, its interval ends at {percent(paired.high, signed=True)}"
+    return f"{pair.system.letter} - A, margin {margin:+g} points: {verdict}"
+
+
+def _notes(systems: list[System], pairs: list[Pair]) -> list[str]:
+    """What must not pass unseen, each sentence once."""
+    lines = [f"{s.letter}: {remark}" for s in systems for remark in remarks(s.rate)]
+    lines += [
+        f"{s.letter}: {len(s.rate.missing)} utterances without a hypothesis." for s in systems
+        if s.rate.missing
+    ]  # fmt: skip
+    figures: list[Interval | Paired] = [s.interval for s in systems]
+    figures += [pair.paired for pair in pairs]
+    lines += dict.fromkeys(f"CI: {figure.method}." for figure in figures)
+    notes = dict.fromkeys(figure.note for figure in figures if figure.note)
+    return lines + [f"warning: {note}." for note in notes]
+
+
+def _number(value: float, places: int) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _probability(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else _number(p, 4)

@@ -14,8 +14,10 @@ from speechadapt_eval.errors import EvalError
 # a function of the parsed options that returns what is printed.
 COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
-    "compare": "difference of two systems, paired",
+    "compare": "difference of two or more systems, paired",
     "hallucination": "text that nobody spoke: output on silence, insertion runs, loops",
+    "ratings": "mean opinion scores of a listening test",
+    "listening-page": "make the page of a listening test",
 }
 
 

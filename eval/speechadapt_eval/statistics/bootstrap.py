@@ -3,6 +3,11 @@
 What varies as one must be resampled as one. Words of one speaker err together, so an interval
 from single utterances is far too narrow for a claim about other speakers (simulated with ten
 speakers, "95 %" covered the truth half of the time). Give the speakers wherever there are several.
+
+From 20 units on an interval is made of bootstrap percentiles, expanded for the narrowness of small
+samples (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
+2015, section 3.3). Fewer units have too few distinct resamples, so there it is Student's t with the
+standard error of the delete-one-unit jackknife. ``eval/bench/coverage.py`` simulates both.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.transcripts.wer import ErrorRate, clusters_of, require_same_utterances
@@ -23,14 +29,14 @@ _CELLS = 4_000_000  # multinomial counts drawn at a time: 32 MB
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval of a rate (a share, not a percentage).
+    """A confidence interval of a rate (a share, not a percentage) or of a mean score.
 
     Attributes:
         low: Lower end; NaN where no interval can be given, see ``note``.
         high: Upper end.
         level: Nominal coverage.
-        method: How it was made, e.g. ``bootstrap over 24 speakers``.
-        n_clusters: How many units were resampled.
+        method: How it was made, e.g. ``bootstrap over 24 speakers`` or ``t over 8 speakers``.
+        n_clusters: How many units it rests on.
         note: What the interval does not say; empty if nothing is to be said.
     """
 
@@ -50,10 +56,12 @@ class Paired:
         delta: Difference of the corpus rates (a share, not percentage points).
         low: Lower end of its confidence interval.
         high: Upper end.
-        p_improvement: Share of the replicates in which B makes fewer errors than A.
+        p_improvement: Probability that B makes fewer errors than A on other speakers: the share
+            of the replicates in which it does (Bisani & Ney 2004), or what the t distribution
+            gives where there are few.
         level: Nominal coverage.
         method: How it was made.
-        n_clusters: How many units were resampled.
+        n_clusters: How many units it rests on.
         note: What the interval does not say.
     """
 
@@ -88,7 +96,7 @@ def confidence_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a corpus error rate.
+    """The confidence interval of a corpus error rate, from counts.
 
     Args:
         errors: Errors of each utterance, ``[utterances]``.
@@ -121,9 +129,14 @@ def confidence_interval(
     if len(units) < 2:
         note = f"one {noun[:-1]} only: no interval can be given"
         return Interval(math.nan, math.nan, level, "none", len(units), note)
+    if len(units) < FEW_CLUSTERS:
+        low, high, _ = _student(units[:, 0], units[:, 1], level)
+        note = _also(note, low, noun)
+        low = 0.0 if low < 0 else low  # a rate; NaN stays
+        return Interval(low, high, level, f"t over {len(units)} {noun}", len(units), note)
     sums = _resample(units, samples, seed)
     rates = sums[sums[:, 1] > 0]
-    low, high = _quantiles(rates[:, 0] / rates[:, 1], level)
+    low, high = _expanded_percentiles(rates[:, 0] / rates[:, 1], level, len(units))
     return Interval(low, high, level, f"bootstrap over {len(units)} {noun}", len(units), note)
 
 
@@ -166,7 +179,7 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Paired:
-    """Bootstrap of the difference of two systems' rates, the same resamples for both.
+    """The difference of two systems' rates on the same utterances, unit by unit.
 
     Args:
         a: The system to compare with.
@@ -190,10 +203,15 @@ def paired_difference(
         note = f"one {noun[:-1]} only: no interval can be given" if a.n_ref else a.reason
         nan = math.nan
         return Paired(delta, nan, nan, nan, level, "none", len(units), note)
+    if len(units) < FEW_CLUSTERS:
+        low, high, better = _student(units[:, 1] - units[:, 0], units[:, 2], level)
+        method = f"paired t over {len(units)} {noun}"
+        note = _also(note, low, noun)
+        return Paired(delta, low, high, better, level, method, len(units), note)
     sums = _resample(units, samples, seed)
     better = float((sums[:, 1] < sums[:, 0]).mean())
     sums = sums[sums[:, 2] > 0]
-    low, high = _quantiles((sums[:, 1] - sums[:, 0]) / sums[:, 2], level)
+    low, high = _expanded_percentiles((sums[:, 1] - sums[:, 0]) / sums[:, 2], level, len(units))
     method = f"paired bootstrap over {len(units)} {noun}"
     return Paired(delta, low, high, better, level, method, len(units), note)
 
@@ -222,9 +240,7 @@ def _units(columns: np.ndarray, clusters: Sequence[str] | None) -> tuple[np.ndar
         return columns, "utterances", "does not cover other speakers: there is only one"
     sums = np.zeros((len(names), columns.shape[1]), dtype=np.int64)
     np.add.at(sums, member, columns)
-    few = len(names) < FEW_CLUSTERS
-    note = f"{len(names)} speakers are few: the interval is probably too narrow" if few else ""
-    return sums, "speakers", note
+    return sums, "speakers", ""
 
 
 def _resample(units: np.ndarray, samples: int, seed: int) -> np.ndarray:
@@ -245,8 +261,45 @@ def _resample(units: np.ndarray, samples: int, seed: int) -> np.ndarray:
     )
 
 
-def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _student(counts: np.ndarray, n_ref: np.ndarray, level: float) -> tuple[float, float, float]:
+    """Student's interval of ``sum(counts) / sum(n_ref)`` over units ``[units]``.
+
+    Returns:
+        Its ends and the probability that the ratio is below 0. NaN where one unit holds all
+        reference tokens, so that nothing is known without it.
+    """
+    units, rest = len(counts), n_ref.sum() - n_ref
+    if not rest.all():
+        return math.nan, math.nan, math.nan
+    ratio = counts.sum() / n_ref.sum()
+    without = (counts.sum() - counts) / rest
+    error = math.sqrt((units - 1) / units * ((without - ratio) ** 2).sum())
+    reach = float(stdtrit(units - 1, (1 + level) / 2)) * error
+    below = float(stdtr(units - 1, -ratio / error)) if error else float(ratio < 0)
+    return float(ratio - reach), float(ratio + reach), below
+
+
+def _also(note: str, end: float, noun: str) -> str:
+    """The note of a Student interval, which may not exist."""
+    if not math.isnan(end):
+        return note
+    return "; ".join(filter(None, [note, f"one of the {noun} has all the reference tokens"]))
+
+
+def _expanded_percentiles(values: np.ndarray, level: float, units: int) -> tuple[float, float]:
+    """Percentiles of bootstrap replicates, further out by what ``units`` are too few.
+
+    The spread of replicates is that of the units divided by ``units``, not ``units - 1``, and
+    they know nothing of the heavier tails of t; both are made good (Hesterberg 2015).
+
+    Args:
+        values: Replicates of a figure, ``[samples]``.
+        level: Nominal coverage.
+        units: How many units were resampled, at least 2.
+    """
+    z = math.sqrt(units / (units - 1)) * float(stdtrit(units - 1, (1 + level) / 2))
+    tail = NormalDist().cdf(-z)
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -1,0 +1,1 @@
+"""Listening tests: the page that collects ratings, their reading, screening and mean scores."""
