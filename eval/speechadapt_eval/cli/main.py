@@ -16,6 +16,10 @@ COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two systems, paired",
     "latency": "delays and stability of a streaming system",
+    "matrix": "every adapter on every test set, with the regret of not knowing which",
+    "routing": "which adapters a combiner chooses: top-1, entropy, confusion, regret",
+    "preserve": "proof that adapting left the base as it was",
+    "parameters": "size of adapters beside their base",
 }
 
 
