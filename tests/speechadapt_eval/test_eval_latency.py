@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from speechadapt_eval.cli.main import main
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.speed.events import Event, Stream, read_events, read_segments
+from speechadapt_eval.speed.events import Event, Stream, read_ctm, read_events, read_segments
 from speechadapt_eval.speed.latency import (
     Part,
     emissions,
@@ -132,6 +132,16 @@ def test_computation_is_what_the_clock_ran_beyond_audio_and_the_event_before():
     assert summarize([one]).chunk == 1
 
 
+def test_delay_after_the_spoken_word():
+    shown = stream((1, 1.5, "a x"), (2, 2.5, "a x c d"), (3, 3.25, "a x c d e"))
+    spoken = [("a", 0.5), ("b", 0.9), ("c", 1.5), ("e", 2.75), ("f", 3.0)]
+    one = measure(shown, list("abcef"), str.split, spoken)
+    # x stands for b; d was not spoken; f was not heard.
+    assert one.after_word == pytest.approx((1.5 - 0.5, 1.5 - 0.9, 2.5 - 1.5, 3.25 - 2.75))
+    assert summarize([one]).after_word[0] == pytest.approx((0.6 + 1.0) / 2)
+    assert measure(shown, list("abcef"), str.split).after_word == ()
+
+
 def test_empty_text_has_no_delay():
     silent, spoken = stream((1, 1, ""), (2, 2.5, "")), stream((1, 1, "a"), (2, 2.5, "a"))
     one = measure(silent, ["a"], str.split)
@@ -247,6 +257,16 @@ def test_damaged_segments(tmp_path, line):
         read_segments(path)
 
 
+@pytest.mark.parametrize(
+    "line", ["u1 1 0 a", "u1 1 0 x a", "u1 1 0.1 0.1 a", "u1 1 0 nan a", "u1 1 0 1e12 a"]
+)
+def test_damaged_ctm(tmp_path, line):
+    path = tmp_path / "ctm"
+    path.write_text(f";; made by hand\nu1 1 0.5 0.5 a 0.9\n{line}\n")
+    with pytest.raises(EvalError, match=r"ctm:3: "):
+        read_ctm(path)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -288,6 +308,14 @@ def test_command(folder, capsys):
     found = json.loads(out)
     assert found == json.loads((folder / "tables" / "latency.json").read_text())
     assert found["summary"]["laal_ca"] == pytest.approx((1.5 + 2.5) / 2)
+
+
+def test_command_with_word_times(folder, capsys):
+    (folder / "ctm").write_text("u1 1 0 1 Добры,\nu1 1 1 0.75 дзень\nu2 1 1 0.5 не\n")
+    options = ("events.jsonl", "--ref", "text", "--ctm", "ctm")
+    assert "after the spoken word  0.750  " in run(capsys, *options)[1]  # of 0.5, 0.75 and 1
+    (folder / "ctm").write_text("u1 1 0 1 Добры,\n")
+    assert "ctm has no word of 1 streams ('u2')" in run(capsys, *options)[2]
 
 
 def test_command_with_segments(folder, capsys):

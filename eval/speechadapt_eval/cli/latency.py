@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.io import read_texts, read_utt2spk
 from speechadapt_eval.outputs import as_json, write_csv, write_json
 from speechadapt_eval.report.table import percent, percent_range, render
-from speechadapt_eval.speed.events import Stream, read_events, read_segments
+from speechadapt_eval.speed.events import Stream, read_ctm, read_events, read_segments
 from speechadapt_eval.speed.latency import (
     PERCENTS,
     Part,
@@ -33,6 +34,7 @@ EXAMPLES = """
 examples:
   speechadapt-eval latency events.jsonl --ref data/be/test/text
   speechadapt-eval latency events.jsonl --ref text --offline offline/text --out tables
+  speechadapt-eval latency events.jsonl --ref text --ctm words.ctm
   speechadapt-eval latency talks.jsonl --ref text --segments segments      long recordings
 
 events.jsonl has one object a line, in the order in which things happened:
@@ -44,7 +46,8 @@ time; text: the whole text shown now; final: true at the last event of the utter
 _COLUMNS = (
     "utterance", "audio_seconds", "partials", "words", "n_ref", "first_partial", "finalisation",
     "laal", "laal_ca", "al", "al_ca", "word_delay_p50", "word_delay_p90", "word_delay_p95",
-    "word_delay_p99", "unstable_words", "unstable_partials", "rtf", "compute_p99",
+    "word_delay_p99", "after_word_p50", "after_word_p90", "after_word_p95", "after_word_p99",
+    "unstable_words", "unstable_partials", "rtf", "compute_p99",
 )  # fmt: skip
 
 
@@ -66,6 +69,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(gives StreamLAAL)",
     )
     parser.add_argument(
+        "--ctm",
+        type=Path,
+        metavar="FILE",
+        help="when each reference word was spoken, for the delay after its end",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write latency.csv, .json, stream_pairs.csv"
     )
     parser.set_defaults(run=_run)
@@ -85,7 +94,11 @@ def _run(args: argparse.Namespace) -> str:
             f"({some(strangers)}): give the references of what was streamed"
         )
     rate = score_texts(args, refs, {name: stream.text for name, stream in streams.items()})
-    measured = [measure(stream, words(refs[name]), words) for name, stream in streams.items()]
+    spoken = _spoken(args.ctm, streams, words)
+    measured = [
+        measure(stream, words(refs[name]), words, spoken.get(name, ()))
+        for name, stream in streams.items()
+    ]
     summary = summarize(measured)
     pair = _against_offline(args, rate, refs)
     facts = {"summary": summary, "stream_laal": long_form, "offline": pair}
@@ -105,6 +118,20 @@ def _words(unit: str, normalize: str) -> Words:
     if unit == "char":
         return lambda text: [letter for letter in clean(text) if not letter.isspace()]
     return lambda text: clean(text).split()
+
+
+def _spoken(
+    path: Path | None, streams: Mapping[str, Stream], words: Words
+) -> dict[str, list[tuple[str, float]]]:
+    """The words of each stream as they are counted, and where each was spoken to its end."""
+    if path is None:
+        return {}
+    table = read_ctm(path)
+    if lost := streams.keys() - table.keys():
+        raise EvalError(f"{path} has no word of {len(lost)} streams ({some(lost)}): align them too")
+    return {
+        name: [(word, end) for text, end in table[name] for word in words(text)] for name in streams
+    }
 
 
 def _recordings(
@@ -150,25 +177,25 @@ def _row(one: StreamLatency) -> list[object]:
     return [
         one.id, one.seconds, one.partials, one.words, one.n_ref, one.first_partial,
         one.finalisation, one.audio.laal, one.wall.laal, one.audio.al, one.wall.al,
-        *percentiles(one.wall.words, PERCENTS), one.unstable_words, one.unstable_partials,
-        one.rtf, *percentiles(one.compute, [99]),
+        *percentiles(one.wall.words, PERCENTS), *percentiles(one.after_word, PERCENTS),
+        one.unstable_words, one.unstable_partials, one.rtf, *percentiles(one.compute, [99]),
     ]  # fmt: skip
 
 
 def _page(
     rate: ErrorRate, summary: Summary, long_form: StreamLAAL | None, pair: Paired | None
 ) -> str:
+    delays = {
+        "first partial": summary.first_partial,
+        "finalisation": summary.finalisation,
+        "word delay": summary.word_delay,
+        "  by the audio given": summary.word_delay_audio,
+    }
+    if not math.isnan(summary.after_word[0]):
+        delays["after the spoken word"] = summary.after_word
     spread = render(
-        ["seconds", *(f"p{percent}" for percent in PERCENTS)],
-        [
-            [title, *map(_seconds, values)]
-            for title, values in (
-                ("first partial", summary.first_partial),
-                ("finalisation", summary.finalisation),
-                ("word delay", summary.word_delay),
-                ("  by the audio given", summary.word_delay_audio),
-            )
-        ],
+        ["seconds", *(f"p{number}" for number in PERCENTS)],
+        [[title, *map(_seconds, values)] for title, values in delays.items()],
     )
     laal = [("LAAL", summary.laal, summary.laal_ca), ("AL", summary.al, summary.al_ca)]
     if long_form:
@@ -206,4 +233,4 @@ def _page(
 
 
 def _seconds(value: float) -> str:
-    return "n/a" if value != value else f"{value:.3f}"
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

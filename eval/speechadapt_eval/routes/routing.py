@@ -356,9 +356,7 @@ def _regret(
             side.append(tables[adapter][utterance])
         sides.append(side)
     first = next(iter(rates.values()))
-    oracle, auto = (
-        ErrorRate(first.unit, first.normalize, first.mode, tuple(side)) for side in sides
-    )
+    oracle, auto = (replace(first, utterances=tuple(side), missing=(), extra=()) for side in sides)
     return paired_difference(oracle, auto, speakers, **options)
 
 

@@ -142,6 +142,33 @@ def read_segments(path: Path) -> list[Segment]:
     return list(segments.values())
 
 
+def read_ctm(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """Read when words were spoken: utterance id, channel, start, duration, word on each line.
+
+    Further fields and lines that begin with ``;;`` are left out.
+
+    Returns:
+        Utterance id to its words and where each ends, in seconds, in the order of the file.
+
+    Raises:
+        EvalError: The file or a line cannot be read, or words of an utterance go backwards.
+    """
+    ends: dict[str, list[tuple[str, float]]] = {}
+    for where, line in _lines(path):
+        if line.startswith(";;"):
+            continue
+        fields = line.split()
+        try:
+            name, end, word = fields[0], float(fields[2]) + float(fields[3]), fields[4]
+        except (ValueError, IndexError) as error:
+            raise EvalError(f"{where}: not an id, channel, start, duration, word") from error
+        spoken = ends.setdefault(name, [])
+        if not (spoken[-1][1] if spoken else 0) <= end < _LONGEST:
+            raise EvalError(f"{where}: {word!r} of {name!r} ends at {end:g} s, before the last one")
+        spoken.append((word, end))
+    return ends
+
+
 def _event(where: str, line: str) -> tuple[str, Event, bool]:
     try:
         value = json.loads(line)

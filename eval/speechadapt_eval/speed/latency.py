@@ -8,7 +8,7 @@ clock then (computation-aware), both in seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
@@ -52,6 +52,8 @@ class StreamLatency:
         finalisation: From the end of the audio to the final event.
         audio: Lag by the audio given: what the policy waits for.
         wall: Lag by the wall clock: waiting and computation.
+        after_word: From the end of a spoken word to its emission by the wall clock, of each final
+            word that stands for a spoken one; empty where nobody says when words were spoken.
         unstable_words: Words shown and taken back, counted at each event.
         unstable_partials: Partials of which the next event takes a word back.
         compute: Seconds of computation before each event, ``[events]``.
@@ -67,6 +69,7 @@ class StreamLatency:
     finalisation: float
     audio: Lag
     wall: Lag
+    after_word: tuple[float, ...]
     unstable_words: int
     unstable_partials: int
     compute: tuple[float, ...]
@@ -155,13 +158,19 @@ def emissions(stream: Stream, words: Words) -> list[int]:
     return emitted
 
 
-def measure(stream: Stream, ref: Sequence[str], words: Words) -> StreamLatency:
+def measure(
+    stream: Stream,
+    ref: Sequence[str],
+    words: Words,
+    spoken: Sequence[tuple[str, float]] = (),
+) -> StreamLatency:
     """Latency and stability of one utterance.
 
     Args:
         stream: The events.
         ref: Words of the reference.
         words: What makes words of a text; the same that made those of the reference.
+        spoken: Reference words and where each ends, in seconds, if that is known.
     """
     events = stream.events
     texts = [words(event.text) for event in events]
@@ -180,6 +189,11 @@ def measure(stream: Stream, ref: Sequence[str], words: Words) -> StreamLatency:
         finalisation=events[-1].wall - stream.seconds,
         audio=lag([events[i].audio for i in emitted], stream.seconds, len(ref)),
         wall=lag([events[i].wall for i in emitted], stream.seconds, len(ref)),
+        after_word=tuple(
+            events[emitted[heard]].wall - spoken[said][1]
+            for said, heard in _pairs([word for word, _ in spoken], texts[-1])
+            if said is not None and heard is not None
+        ),
         unstable_words=sum(lost),
         unstable_partials=sum(count > 0 for count in lost),
         compute=tuple(
@@ -244,6 +258,8 @@ class Summary:
         finalisation: Percentiles over utterances.
         word_delay: Percentiles over words of the lag behind an even pace, by the wall clock.
         word_delay_audio: The same by the audio given.
+        after_word: Percentiles over words, from the end of the spoken word to its emission by
+            the wall clock; NaN where nobody says when words were spoken.
         laal: Mean over utterances, by the audio given.
         laal_ca: The same by the wall clock (computation-aware).
         al: Average Lagging by the audio given, for comparison.
@@ -263,6 +279,7 @@ class Summary:
     finalisation: list[float]
     word_delay: list[float]
     word_delay_audio: list[float]
+    after_word: list[float]
     laal: float
     laal_ca: float
     al: float
@@ -289,6 +306,7 @@ def summarize(measured: Sequence[StreamLatency]) -> Summary:
         finalisation=_percentiles([one.finalisation for one in measured]),
         word_delay=_percentiles([term for one in spoken for term in one.wall.words]),
         word_delay_audio=_percentiles([term for one in spoken for term in one.audio.words]),
+        after_word=_percentiles([delay for one in spoken for delay in one.after_word]),
         laal=_mean([one.audio.laal for one in spoken]),
         laal_ca=_mean([one.wall.laal for one in spoken]),
         al=_mean([one.audio.al for one in spoken]),
@@ -314,17 +332,31 @@ def _deal(hyp: Sequence[str], parts: Sequence[Part]) -> list[int]:
     """How many words of ``hyp`` each segment gets, ``[segments]``."""
     owner = [index for index, part in enumerate(parts) for _ in part.ref]
     counts = [0] * len(parts)
-    at = -1  # the reference word aligned last
-    numbers: dict[str, str] = {}  # words may hold spaces, numbers do not
-    ref, found = (
-        " ".join(numbers.setdefault(word, str(len(numbers))) for word in words)
-        for words in ([word for part in parts for word in part.ref], hyp)
-    )
-    for op in align(ref, found):
-        at += op.kind != "insert"
-        if op.kind != "delete":
-            counts[owner[max(at, 0)] if owner else 0] += 1
+    last = 0  # the reference word aligned last
+    for said, heard in _pairs([word for part in parts for word in part.ref], hyp):
+        last = last if said is None else said
+        if heard is not None:
+            counts[owner[last] if owner else 0] += 1
     return counts
+
+
+def _pairs(ref: Sequence[str], hyp: Sequence[str]) -> Iterator[tuple[int | None, int | None]]:
+    """Positions of reference and hypothesis words that stand for each other; None for none."""
+    numbers: dict[str, str] = {}  # words may hold spaces, numbers do not
+    texts = [
+        " ".join(numbers.setdefault(word, str(len(numbers))) for word in words)
+        for words in (ref, hyp)
+    ]
+    said = heard = 0
+    for op in align(*texts):
+        if op.kind == "insert":
+            yield None, heard
+        elif op.kind == "delete":
+            yield said, None
+        else:
+            yield said, heard
+        said += op.kind != "insert"
+        heard += op.kind != "delete"
 
 
 def _percentiles(values: Sequence[float]) -> list[float]:
