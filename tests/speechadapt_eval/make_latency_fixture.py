@@ -1,7 +1,7 @@
-"""Make ``latency_fixture.json``: figures of other tools, which ours must give too.
+"""Make ``fixtures/latency.json``: figures of other tools, which ours must give too.
 
     python -m venv v && v/bin/pip install simuleval==1.1.4 OmniSTEval==0.1.10 simulstream==1.0.0
-    v/bin/python make_latency_fixture.py latency_fixture.json
+    v/bin/python make_latency_fixture.py fixtures/latency.json
 
 (SimulEval pins old versions of libraries that its scorers do not need; ``--no-deps`` and what the
 imports below ask for is enough.) Times of these tools are in milliseconds.

@@ -23,7 +23,7 @@ from speechadapt_eval.speed.latency import (
 )
 
 FIXTURE = json.loads(
-    (Path(__file__).parent / "latency_fixture.json").read_text(encoding="utf-8")
+    (Path(__file__).parent / "fixtures" / "latency.json").read_text(encoding="utf-8")
 )  # figures of SimulEval, OmniSTEval and simulstream, see make_latency_fixture.py
 
 
@@ -298,7 +298,11 @@ def test_command(folder, capsys):
     assert "2 streams, 4.0 s of audio, 2 partials, RTF 0.500" in out
     assert "%WER 33.33 [ 1 / 3, 0 ins, 0 del, 1 sub ]" in out
     assert "stream - offline: %WER +33.33, 95 % CI [+0.00, +100.00]" in out
-    rows = (folder / "tables" / "latency.csv").read_text().splitlines()
+    header, row = (folder / "tables" / "latency.csv").read_text().splitlines()
+    summary = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(summary["laal"]) == 1.5 and float(summary["first_partial_p50"]) == 2.0
+    assert summary["after_word_p99"] == "" and "stream_laal" not in summary
+    rows = (folder / "tables" / "latency_utt.csv").read_text().splitlines()
     assert rows[0].startswith("utterance,audio_seconds,partials,words,n_ref,first_partial")
     assert rows[1].startswith("u1,2.0,1,2,2,1.5,0.5,1.0,1.5,") and len(rows) == 3
     pairs = (folder / "tables" / "stream_pairs.csv").read_text().splitlines()

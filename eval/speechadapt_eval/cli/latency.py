@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from speechadapt_eval.cli.scoring import add_options, score_texts
+from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import EvalError, some
-from speechadapt_eval.io import read_texts, read_utt2spk
+from speechadapt_eval.io import read_texts
 from speechadapt_eval.outputs import as_json, write_csv, write_json
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.speed.events import Stream, read_ctm, read_events, read_segments
@@ -75,7 +76,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="when each reference word was spoken, for the delay after its end",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write latency.csv, .json, stream_pairs.csv"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write latency.csv, .json, latency_utt.csv (a row an utterance), stream_pairs.csv",
     )
     parser.set_defaults(run=_run)
 
@@ -104,7 +108,9 @@ def _run(args: argparse.Namespace) -> str:
     facts = {"summary": summary, "stream_laal": long_form, "offline": pair}
     found = {"wer": rate.rate} | {key: asdict(value) for key, value in facts.items() if value}
     if args.out:
-        write_csv(args.out / "latency.csv", _COLUMNS, map(_row, measured))
+        flat = {"wer": rate.rate} | _flat(summary, long_form)
+        write_csv(args.out / "latency.csv", list(flat), [list(flat.values())])
+        write_csv(args.out / "latency_utt.csv", _COLUMNS, map(_row, measured))
         write_json(args.out / "latency.json", found)
         if pair:
             columns = {"stream": rate.rate, "offline": rate.rate - pair.delta} | asdict(pair)
@@ -165,12 +171,21 @@ def _against_offline(
     if not args.offline:
         return None
     hyps = read_texts(args.offline, "hyp")
-    speakers = None
-    if args.utt2spk:
-        tables = [read_utt2spk(path) for path in args.utt2spk]
-        speakers = {name: who for table in tables for name, who in table.items()}
     offline = score_texts(args, {u.id: refs[u.id] for u in rate.utterances}, hyps)
-    return paired_difference(offline, rate, speakers, samples=args.samples, seed=args.seed)
+    return paired_difference(offline, rate, speakers_of(args), samples=args.samples, seed=args.seed)
+
+
+def _flat(summary: Summary, long_form: StreamLAAL | None) -> dict[str, object]:
+    """The summary in one row: a column for each percentile."""
+    flat: dict[str, object] = {}
+    for name, value in asdict(summary).items():
+        if isinstance(value, list):
+            flat |= {f"{name}_p{n}": one for n, one in zip(PERCENTS, value, strict=True)}
+        else:
+            flat[name] = value
+    if long_form:
+        flat |= {"stream_laal": long_form.audio, "stream_laal_ca": long_form.wall}
+    return flat
 
 
 def _row(one: StreamLatency) -> list[object]:

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from speechadapt_eval.cli.scoring import add_options
+from speechadapt_eval.cli.scoring import add_options, score_texts
+from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.io import read_utt2spk, read_utts
+from speechadapt_eval.io import read_utts
 from speechadapt_eval.outputs import as_json, write_csv, write_json
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.routes.matrix import ALL, Cell, Matrix, build, right_or_wrong
-from speechadapt_eval.transcripts.wer import ErrorRate, score
+from speechadapt_eval.transcripts.wer import ErrorRate
 
 EXAMPLES = """
 examples:
@@ -69,16 +70,12 @@ def _run(args: argparse.Namespace) -> str:
         rates[row, name] = rate
         lost |= len(spoken) < len(rate.utterances)
         speakers |= spoken
-    if args.utt2spk:
-        speakers = {k: v for path in args.utt2spk for k, v in read_utt2spk(path).items()}
-    elif lost:
-        speakers = {}
     matrix = build(
         rates,
         base=args.base,
         autos=args.auto,
         own=_own(args.own),
-        speakers=speakers or None,
+        speakers=speakers_of(args) or (None if lost else speakers),
         samples=args.samples,
         seed=args.seed,
     )
@@ -119,7 +116,7 @@ def _read(args: argparse.Namespace, path: Path) -> tuple[ErrorRate, dict[str, st
         refs[name], hyps[name] = row.ref, row.hyp
         if isinstance(row.fields.get("speaker"), str):
             speakers[name] = row.fields["speaker"]
-    rate = score(refs, hyps, unit=args.unit, normalize=args.normalize, mode=args.mode)
+    rate = score_texts(args, refs, hyps)
     return (right_or_wrong(rate) if args.accuracy else rate), speakers
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from speechadapt_eval.cli.scoring import add_options, score_texts
+from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import some
-from speechadapt_eval.io import read_texts, read_utt2spk
+from speechadapt_eval.io import read_texts
 from speechadapt_eval.outputs import as_json, write_json
 from speechadapt_eval.report.table import percent, percent_range
 from speechadapt_eval.routes.preserve import (
@@ -98,11 +99,10 @@ def _run(args: argparse.Namespace) -> str:
 def _task(args: argparse.Namespace, name: str, *files: str) -> Task:
     columns = ("ref", "hyp", "hyp")
     refs, *hyps = (read_texts(Path(f), column) for f, column in zip(files, columns, strict=True))
-    speakers = None
-    if args.utt2spk:
-        speakers = {k: v for path in args.utt2spk for k, v in read_utt2spk(path).items()}
     before, after = (score_texts(args, refs, side) for side in hyps)
-    paired = paired_difference(before, after, speakers, samples=args.samples, seed=args.seed)
+    paired = paired_difference(
+        before, after, speakers_of(args), samples=args.samples, seed=args.seed
+    )
     margin = args.margin / 100
     return Task(name, before.rate, after.rate, paired, margin, paired.non_inferior(margin))
 

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from speechadapt_eval.cli.scoring import add_options
+from speechadapt_eval.cli.scoring import add_options, score_texts
+from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.io import read_texts, read_utt2spk
+from speechadapt_eval.io import read_texts
 from speechadapt_eval.outputs import as_json, write_csv, write_json
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.routes.routing import (
@@ -22,7 +23,7 @@ from speechadapt_eval.routes.routing import (
     read_layers,
     routed,
 )
-from speechadapt_eval.transcripts.wer import ErrorRate, score
+from speechadapt_eval.transcripts.wer import ErrorRate
 
 EXAMPLES = """
 examples:
@@ -66,14 +67,11 @@ def _run(args: argparse.Namespace) -> str:
         if args.wer:
             raise EvalError("--wer needs decisions of each utterance: a .npz has only mean weights")
         return _layers(args, layers(read_layers(args.decisions), own))
-    speakers = None
-    if args.utt2spk:
-        speakers = {k: v for path in args.utt2spk for k, v in read_utt2spk(path).items()}
     found = routed(
         read_decisions(args.decisions),
         own=own,
         rates=dict(_rates(args)),
-        speakers=speakers,
+        speakers=speakers_of(args),
         samples=args.samples,
         seed=args.seed,
     )
@@ -86,8 +84,7 @@ def _rates(args: argparse.Namespace) -> list[tuple[str, ErrorRate]]:
     rates = []
     for adapter, file in _pairs(args.wer, "--wer"):
         refs, hyps = (read_texts(Path(file), column) for column in ("ref", "hyp"))
-        options = {"unit": args.unit, "normalize": args.normalize, "mode": args.mode}
-        rates.append((adapter, score(refs, hyps, **options)))
+        rates.append((adapter, score_texts(args, refs, hyps)))
     return rates
 
 
