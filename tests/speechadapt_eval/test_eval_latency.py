@@ -31,6 +31,10 @@ def stream(*events, name="u"):
     return Stream(name, tuple(Event(*event) for event in events))
 
 
+def laal_of(recording, parts):
+    return stream_laal([recording], [measure(recording, [], str.split)], [parts])
+
+
 def as_events(name, case, end):
     """The words of a fixture in the form that streams are logged; its times are milliseconds."""
     words, shown = case["hyp"].split(), []
@@ -84,7 +88,7 @@ def test_stream_laal_agrees_with_simulstream(tmp_path, case):
         Part(part["start"] / 1000, part["duration"] / 1000, tuple(part["ref"].split()))
         for part in case["segments"]
     ]
-    found = stream_laal([recording], [parts], str.split)
+    found = laal_of(recording, parts)
     assert (found.segments, found.empty) == (6, 0)
     for value, suffix in ((found.audio, ""), (found.wall, "_ca")):
         assert value == pytest.approx(case["simulstream_laal" + suffix] / 1000, abs=1e-9)
@@ -95,22 +99,22 @@ def test_words_without_counterpart_at_a_border_and_empty_segments():
     parts = [Part(0, 2, ("a", "b")), Part(2, 2, ("c",)), Part(4, 2, ("d", "e"))]
     recording = stream((1, 1, "a"), (3, 3.5, "a b x"), (6, 6.5, "a b x d e"))
     # x goes on after b or stands for c: the alignment with the fewest errors takes it for c.
-    found = stream_laal([recording], [parts], str.split)
+    found = laal_of(recording, parts)
     first = (1 + (3 - 1)) / 2
     second = 3 - 2
     third = 6 - 4  # the first word is at the end already
     assert found.audio == pytest.approx((first + second + third) / 3)
     short = stream((1, 1, "a b"), (6, 6.5, "a b d e"))
-    found = stream_laal([short], [parts], str.split)
+    found = laal_of(short, parts)
     assert (found.segments, found.empty) == (2, 1)
     with pytest.raises(EvalError, match="no word was found for any of 3 segments"):
-        stream_laal([stream((6, 6, ""))], [parts], str.split)
-    assert stream_laal([short], [[Part(0, 6, ())]], str.split).segments == 1  # all inserted
+        laal_of(stream((6, 6, "")), parts)
+    assert laal_of(short, [Part(0, 6, ())]).segments == 1  # all inserted
 
 
 def test_a_word_counts_when_it_and_all_before_it_stay():
     shown = stream((1, 1.5, "a b"), (2, 2.5, "x b c"), (3, 3.5, "a b c"), (4, 4.5, "a b c d"))
-    assert emissions(shown, str.split) == [2, 2, 2, 3]
+    assert emissions([event.text.split() for event in shown.events]) == [2, 2, 2, 3]
     one = measure(shown, ["a", "b"], str.split)
     assert (one.unstable_words, one.unstable_partials, one.partials) == (2 + 3, 2, 3)
     assert (one.first_partial, one.finalisation) == (1.5, 0.5)
@@ -163,8 +167,7 @@ texts = st.lists(st.sampled_from("abc"), max_size=5).map(" ".join)
 @given(st.lists(texts, min_size=1, max_size=6))
 def test_emission_by_its_definition(shown):
     final = shown[-1].split()
-    events = stream(*((i, i, text) for i, text in enumerate(shown)))
-    for word, index in enumerate(emissions(events, str.split)):
+    for word, index in enumerate(emissions([text.split() for text in shown])):
         stays = [
             all(text.split()[: word + 1] == final[: word + 1] for text in shown[i:])
             for i in range(len(shown))
@@ -180,7 +183,7 @@ def test_append_only_streams_are_stable(words, data):
     one = measure(events, words, str.split)
     assert (one.unstable_words, one.unstable_partials) == (0, 0)
     first = [next(i for i, cut in enumerate([*cuts, 99]) if cut > w) for w in range(len(words))]
-    assert emissions(events, str.split) == first
+    assert emissions([text.split() for text in shown]) == first
 
 
 @given(

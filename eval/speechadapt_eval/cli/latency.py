@@ -88,10 +88,9 @@ def _run(args: argparse.Namespace) -> str:
     streams = read_events(args.events)
     refs = read_texts(args.ref, "ref")
     words = _words(args.unit, args.normalize)
-    long_form = None
+    parts: dict[str, list[Part]] = {}
     if args.segments:
         parts, refs = _recordings(args, streams, refs, words)
-        long_form = stream_laal(list(streams.values()), [parts[name] for name in streams], words)
     elif strangers := streams.keys() - refs.keys():
         raise EvalError(
             f"{args.events}: {len(strangers)} utterances are not in {args.ref} "
@@ -103,6 +102,10 @@ def _run(args: argparse.Namespace) -> str:
         measure(stream, words(refs[name]), words, spoken.get(name, ()))
         for name, stream in streams.items()
     ]
+    long_form = None
+    if parts:
+        those = [parts[name] for name in streams]
+        long_form = stream_laal(list(streams.values()), measured, those)
     summary = summarize(measured)
     pair = _against_offline(args, rate, refs)
     facts = {"summary": summary, "stream_laal": long_form, "offline": pair}
@@ -190,7 +193,7 @@ def _flat(summary: Summary, long_form: StreamLAAL | None) -> dict[str, object]:
 
 def _row(one: StreamLatency) -> list[object]:
     return [
-        one.id, one.seconds, one.partials, one.words, one.n_ref, one.first_partial,
+        one.id, one.seconds, one.partials, len(one.words), one.n_ref, one.first_partial,
         one.finalisation, one.audio.laal, one.wall.laal, one.audio.al, one.wall.al,
         *percentiles(one.wall.words, PERCENTS), *percentiles(one.after_word, PERCENTS),
         one.unstable_words, one.unstable_partials, one.rtf, *percentiles(one.compute, [99]),

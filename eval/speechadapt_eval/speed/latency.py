@@ -46,7 +46,8 @@ class StreamLatency:
         id: Of the utterance.
         seconds: Length of its audio.
         partials: Events before the final one.
-        words: Words of the final text.
+        words: The final text.
+        emitted: Index of the event that emitted each, ``[words]``.
         n_ref: Words of the reference.
         first_partial: Wall clock at the first event that shows a word.
         finalisation: From the end of the audio to the final event.
@@ -63,7 +64,8 @@ class StreamLatency:
     id: str
     seconds: float
     partials: int
-    words: int
+    words: tuple[str, ...]
+    emitted: tuple[int, ...]
     n_ref: int
     first_partial: float
     finalisation: float
@@ -141,14 +143,12 @@ def lag(delays: Sequence[float], seconds: float, n_ref: int) -> Lag:
     return Lag(al, fmean(terms[:tau]), terms)
 
 
-def emissions(stream: Stream, words: Words) -> list[int]:
+def emissions(texts: Sequence[Sequence[str]]) -> list[int]:
     """Index of the event that emitted each word of the final text, ``[words]``.
 
     Args:
-        stream: The events.
-        words: What makes words of a text.
+        texts: Words shown by each event, the final one last, ``[events][words]``.
     """
-    texts = [words(event.text) for event in stream.events]
     final = texts[-1]
     stable = len(final)
     emitted = [0] * stable
@@ -174,7 +174,7 @@ def measure(
     """
     events = stream.events
     texts = [words(event.text) for event in events]
-    emitted = emissions(stream, words)
+    emitted = emissions(texts)
     shown = next((event.wall for event, text in zip(events, texts, strict=True) if text), math.nan)
     lost = [len(old) - common(old, new) for old, new in pairwise(texts)]
     arrived = [0.0, *(event.wall for event in events)]
@@ -183,7 +183,8 @@ def measure(
         id=stream.id,
         seconds=stream.seconds,
         partials=len(events) - 1,
-        words=len(emitted),
+        words=tuple(texts[-1]),
+        emitted=tuple(emitted),
         n_ref=len(ref),
         first_partial=shown,
         finalisation=events[-1].wall - stream.seconds,
@@ -205,7 +206,9 @@ def measure(
 
 
 def stream_laal(
-    streams: Sequence[Stream], parts: Sequence[Sequence[Part]], words: Words
+    streams: Sequence[Stream],
+    measured: Sequence[StreamLatency],
+    parts: Sequence[Sequence[Part]],
 ) -> StreamLAAL:
     """StreamLAAL (Papi et al. 2024, "StreamAtt"): LAAL of the segments of long recordings.
 
@@ -215,8 +218,8 @@ def stream_laal(
 
     Args:
         streams: One for each recording.
+        measured: What ``measure`` made of each.
         parts: Of each recording, in time order, ``[recordings][segments]``.
-        words: What makes words of a text.
 
     Raises:
         EvalError: No segment has a word.
@@ -224,10 +227,10 @@ def stream_laal(
     by_audio: list[float] = []
     by_wall: list[float] = []
     empty = 0
-    for stream, those in zip(streams, parts, strict=True):
-        emitted = [stream.events[i] for i in emissions(stream, words)]
+    for stream, one, those in zip(streams, measured, parts, strict=True):
+        emitted = [stream.events[i] for i in one.emitted]
         start = 0
-        for part, count in zip(those, _deal(words(stream.text), those), strict=True):
+        for part, count in zip(those, _deal(one.words, those), strict=True):
             mine = emitted[start : start + count]
             start += count
             if not mine:
@@ -312,7 +315,7 @@ def summarize(measured: Sequence[StreamLatency]) -> Summary:
         al=_mean([one.audio.al for one in spoken]),
         al_ca=_mean([one.wall.al for one in spoken]),
         unstable_words=_share(
-            sum(one.unstable_words for one in measured), sum(one.words for one in measured)
+            sum(one.unstable_words for one in measured), sum(len(one.words) for one in measured)
         ),
         unstable_partials=_share(
             sum(one.unstable_partials for one in measured), sum(one.partials for one in measured)
