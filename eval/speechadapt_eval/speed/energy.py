@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import perf_counter
 from types import TracebackType
 
@@ -42,14 +43,13 @@ class EnergyMeter:
     def __init__(self, rapl: Path = RAPL):
         self.energy = Energy(None, None, "not measured yet")
         self._rapl = rapl
-        self._sampler: subprocess.Popen[str] | None = None
+        self._sampler: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> EnergyMeter:
         self._cpu = _counters(self._rapl)
         if shutil.which(_SAMPLE[0]):
-            self._sampler = subprocess.Popen(
-                _SAMPLE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
+            self._watts = TemporaryFile()  # a pipe that nobody reads is full after half an hour
+            self._sampler = subprocess.Popen(_SAMPLE, stdout=self._watts, stderr=subprocess.DEVNULL)
         self._start = perf_counter()
         return self
 
@@ -73,17 +73,20 @@ class EnergyMeter:
         if self._sampler is None:
             return None
         self._sampler.terminate()
-        lines, _ = self._sampler.communicate()
-        watts = [float(line) for line in lines.split("\n")[:-1] if _is_number(line)]
+        self._sampler.wait()
+        with self._watts as file:
+            file.seek(0)
+            *lines, _ = file.read().decode("ascii", "replace").split("\n")  # the last may be cut
+        watts = [float(line) for line in lines if _is_number(line)]
         if not watts:
             return None
-        devices = len(_devices())
-        return devices * sum(watts) / len(watts) * seconds
+        return _devices() * sum(watts) / len(watts) * seconds
 
 
-def _devices() -> list[str]:
-    done = subprocess.run(("nvidia-smi", "-L"), capture_output=True, text=True, check=False)
-    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")] or ["GPU"]
+def _devices() -> int:
+    """How many GPUs there are: each gives one line a sample."""
+    done = subprocess.run((_SAMPLE[0], "-L"), capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines()) or 1
 
 
 def _counters(rapl: Path) -> dict[Path, int]:
