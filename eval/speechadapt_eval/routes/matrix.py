@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from tqdm import tqdm
+
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.statistics.bootstrap import (
     Interval,
@@ -145,23 +147,20 @@ def build(
         if len(sets) > 1 and all((row, name) in table for name in sets):
             table[row, ALL] = pool({name: table[row, name] for name in sets})
 
+    keys = [(row, name) for row in kinds for name in [*sets, ALL] if (row, name) in table]
     cells = []
-    for row, kind in kinds.items():
+    for row, name in tqdm(keys, desc="matrix", unit="cell", leave=False, disable=None):
+        kind, rate = kinds[row], table[row, name]
         against = {"auto": ORACLE, "oracle": BEST}.get(kind, "")
-        for name in [*sets, ALL]:
-            if (row, name) not in table:
-                continue
-            rate = table[row, name]
-            clusters = _speakers_of(rate, speakers, name)
-            standards = ("" if kind == "base" else base or "", against)
-            delta, regret = (
-                paired_difference(table[standard, name], rate, clusters, samples=samples, seed=seed)
-                if (standard, name) in table
-                else None
-                for standard in standards
-            )
-            interval = interval_of(rate, clusters, samples=samples, seed=seed)
-            cells.append(Cell(row, kind, name, rate, interval, delta, against, regret))
+        clusters = _speakers_of(rate, speakers, name)
+        delta, regret = (
+            paired_difference(table[standard, name], rate, clusters, samples=samples, seed=seed)
+            if (standard, name) in table
+            else None
+            for standard in ("" if kind == "base" else base or "", against)
+        )
+        interval = interval_of(rate, clusters, samples=samples, seed=seed)
+        cells.append(Cell(row, kind, name, rate, interval, delta, against, regret))
     transfer = {auto: _transfer(table, auto, trained, sets) for auto in autos}
     return Matrix(tuple(cells), transfer)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.routes.tensors import Tensor
@@ -103,7 +104,8 @@ def compare_weights(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -
     if not before:
         raise EvalError("no tensor to compare: the file before has none")
     sums, changed = {}, {}
-    for name, old in before.items():
+    bar = tqdm(before.items(), desc="checksums", unit="tensor", leave=False, disable=None)
+    for name, old in bar:
         sums[name] = old.sha256()
         new = after.get(name)
         if new is None:
