@@ -18,6 +18,11 @@ COMMANDS = {
     "hallucination": "text that nobody spoke: output on silence, insertion runs, loops",
     "ratings": "mean opinion scores of a listening test",
     "listening-page": "make the page of a listening test",
+    "latency": "delays and stability of a streaming system",
+    "matrix": "every adapter on every test set, with the regret of not knowing which",
+    "routing": "which adapters a combiner chooses: top-1, entropy, confusion, regret",
+    "preserve": "proof that adapting left the base as it was",
+    "parameters": "size of adapters beside their base",
 }
 
 
