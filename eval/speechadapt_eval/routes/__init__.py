@@ -1,0 +1,1 @@
+"""What adapters change, where routing goes, and what stays as it was."""

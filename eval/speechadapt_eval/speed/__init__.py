@@ -1,0 +1,1 @@
+"""How fast a system is: real-time factor, latency of utterances and of streams, energy."""
