@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from speechadapt.errors import ConfigError
-from speechadapt.sharing import find_adapter
 
 _SETTINGS = ("route", "beam", "context", "device", "batch_seconds")
 
@@ -73,7 +72,7 @@ class System:
             "versions": {name: version(name) for name in ("torch", "transformers")},
             "settings": self._settings,
             "base": _folder(Path(self._base)) or self._base,
-            "adapters": [_folder(find_adapter(name)) or name for name in self._adapters],
+            "adapters": [_adapter(name) for name in self._adapters],
         }
 
     def open(self, settings: object) -> OpenSystem:
@@ -164,6 +163,15 @@ class OpenSystem:
 def _sound(clips: Sequence[Clip]) -> Iterator[tuple[str, np.ndarray]]:
     for index, clip in enumerate(clips):
         yield str(index), clip.samples(16_000)
+
+
+def _adapter(name: str) -> str:
+    """Checksum of an adapter's files; its name if there are none, which loading it then says."""
+    if local := _folder(Path(name).expanduser()):
+        return local
+    from speechadapt.sharing import find_adapter  # imports torch, which a cached run does without
+
+    return _folder(find_adapter(name)) or name
 
 
 def _folder(path: Path) -> str | None:

@@ -139,12 +139,11 @@ def run(
         tuple(RunSet(t.name, t.path, t.language, len(t.items)) for t in sets),
         dict(record),
     )
-    run.write()
     prepared = {t.name: _prepare(t) for t in sets}
     run = replace(run, sets=tuple(replace(s, seconds=_total(prepared[s.name])) for s in run.sets))
+    run.write()
     with Cache(cache_folder or out / "cache") as cache:
-        done = []
-        for spec, by_set in zip(specs, systems, strict=True):
+        for index, (spec, by_set) in enumerate(zip(specs, systems, strict=True)):
             facts: dict[str, Any] = {}
             for system, group in groupby(sets, key=lambda one: by_set[one.name]):
                 with _Job(system, spec.name, cache, options) as job:
@@ -152,9 +151,10 @@ def run(
                         rows, took = job.decode(prepared[one.name], one.name)
                         run.write_rows(spec.name, one.name, rows, took)
                     facts = facts or job.facts
-            done.append(RunSystem(spec.name, spec.text, **{n: facts.get(n) for n in _FACTS}))
-    run = replace(run, systems=tuple(done))
-    run.write()
+            known = list(run.systems)
+            known[index] = RunSystem(spec.name, spec.text, *(facts.get(name) for name in _FACTS))
+            run = replace(run, systems=tuple(known))
+            run.write()
     return run
 
 
@@ -257,7 +257,7 @@ class _Job:
     def _one(self, system: OpenSystem, clip: Clip, jobs: int = 1) -> _Result:
         with Stopwatch() as watch:
             answer, fault = _tried(lambda: system.transcribe(clip))
-        if answer is None:
+        if fault:
             return _Result(fault=fault)
         # Of several at a time, each takes a part of the machine for as long.
         return _result(answer, watch.seconds / jobs, alone=jobs == 1)
@@ -265,8 +265,8 @@ class _Job:
     def _batch(self, system: OpenSystem, todo: Mapping[str, _Prepared]) -> dict[str, _Result]:
         clips = [one.item.clip for one in todo.values()]
         with Stopwatch() as watch:
-            answers, _ = _tried(lambda: transcribe_all(system, clips))
-        if answers is None:  # one of them spoils the batch: find out which
+            answers, fault = _tried(lambda: transcribe_all(system, clips))
+        if fault:  # one of them spoils the batch: find out which
             single = {key: self._one(system, one.item.clip) for key, one in todo.items()}
             return {key: replace(result, alone=False) for key, result in single.items()}
         lengths = [one.seconds or 1.0 for one in todo.values()]

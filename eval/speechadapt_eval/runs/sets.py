@@ -87,7 +87,8 @@ def read_set(spec: str) -> DataSet:
 
     Args:
         spec: ``PATH`` or ``NAME=PATH`` of a data directory or a ``.jsonl`` file. Without a name
-            the path's last two parts make one: ``data/be/test`` is ``be-test``.
+            the folder's last two parts make one, ``be-test`` of ``data/be/test``, or the file's
+            own name does.
 
     Raises:
         EvalError: It is missing or damaged: file, line and reason are named.
@@ -103,9 +104,9 @@ def read_set(spec: str) -> DataSet:
         raise EvalError(f"--set {spec}: {path} is {what}; give one that has audio and texts")
     if named and named[1] != safe_name(named[1]):
         raise EvalError(f"--set {spec}: use a name such as {safe_name(named[1])!r}")
-    parts = path.absolute().with_suffix("" if path.is_file() else path.suffix).parts[-2:]
-    name = named[1] if named else safe_name("-".join(p for p in parts if p not in ("/", "data")))
-    return DataSet(name, str(path), tuple(items))
+    parts = [path.stem] if path.is_file() else path.absolute().parts[-2:]
+    own = safe_name("-".join(part for part in parts if part not in ("/", "data")))
+    return DataSet(named[1] if named else own, str(path), tuple(items))
 
 
 def _read_directory(folder: Path) -> list[Item]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,12 +55,31 @@ class FasterWhisper:
         """Load the model."""
         package = importlib.import_module("faster_whisper")
         given = self._settings
-        model = package.WhisperModel(
-            str(self._folder),
-            **{name: value for name, value in given.items() if name in _OF_THE_MODEL},
-        )
+        of_model = {name: value for name, value in given.items() if name in _OF_THE_MODEL}
+        with _complete(self._folder) as folder:
+            model = package.WhisperModel(str(folder), **of_model)
         rest = {name: value for name, value in given.items() if name not in _OF_THE_MODEL}
         return OpenFasterWhisper(model, rest, given.get("cpu_threads") or None)
+
+
+@contextmanager
+def _complete(folder: Path) -> Iterator[Path]:
+    """The folder, with the list of tokens that CTranslate2 wants and some distributors leave out:
+    ``tokenizer.json`` has them too."""
+    tokenizer = folder / "tokenizer.json"
+    if list(folder.glob("vocabulary.*")) or not tokenizer.is_file():
+        yield folder
+        return
+    described = json.loads(tokenizer.read_bytes())
+    ids = dict(described["model"]["vocab"])
+    ids |= {token["content"]: token["id"] for token in described["added_tokens"]}
+    with tempfile.TemporaryDirectory(prefix="speechadapt-eval-") as name:
+        complete = Path(name)
+        for path in folder.iterdir():
+            (complete / path.name).symlink_to(path.absolute())
+        tokens = sorted(ids, key=lambda token: ids[token])
+        (complete / "vocabulary.json").write_text(json.dumps(tokens), encoding="utf-8")
+        yield complete
 
 
 class OpenFasterWhisper:
