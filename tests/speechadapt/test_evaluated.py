@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from tiny_decoding import waves, write_base
+from whisper_files import ct2_variables, model_bin, tiny_whisper, write_ct2
 
 import speechadapt
 from speechadapt.adapters.adapter import Adapter, AdapterInfo
@@ -165,3 +166,21 @@ def test_settings_reach_the_search(models):
     texts = [[row.hyp for row in each.values()] for each in rows]
     assert texts[0] != texts[1] == texts[2]  # half a second is what the adapter asks for
     assert {row.fields["adapter"] for row in rows[0].values()} == {"none"}
+
+
+def test_faster_whisper_of_a_folder_without_its_list_of_tokens(tmp_path):
+    package = pytest.importorskip("faster_whisper")
+    model = tiny_whisper(max_source_positions=1500, max_target_positions=448)
+    folder = write_ct2(tmp_path / "ct2", model_bin(ct2_variables(model)))
+    settings = {"beam_size": 1, "temperature": 0, "max_new_tokens": 8}
+    query = "&".join(f"{name}={value}" for name, value in settings.items())
+    made = run("--system", f"fw=faster-whisper:{folder}?{query}")
+    assert made.systems[0].load_seconds > 0
+    described = json.loads((folder / "tokenizer.json").read_text())
+    tokens = [*described["model"]["vocab"], *(t["content"] for t in described["added_tokens"])]
+    (folder / "vocabulary.json").write_text(json.dumps(tokens))
+    direct = package.WhisperModel(str(folder))
+    for name, row in made.rows("fw", "ro").items():
+        segments, _ = direct.transcribe(f"ro/{name}.wav", language="ro", **settings)
+        assert row.hyp == " ".join("".join(s.text for s in segments).split())
+        assert row.fields["seconds"] > 0

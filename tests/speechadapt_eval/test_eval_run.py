@@ -459,6 +459,7 @@ def test_server_that_refuses(here, monkeypatch, capsys):
         (["--system", "cmd:'cat {wav}"], "No closing quotation"),
         (["--system", "http:ftp://x"], "no address"),
         (["--system", "http:http://x/v1?key=NO_SUCH_KEY"], "'NO_SUCH_KEY'"),
+        (["--system", "http:http://me:secret@x/v1"], "use &key=NAME"),
         (["--system", "python:json"], "write python:module:function"),
         (["--system", "python:no_such_module:f"], "there is no module 'no_such_module'"),
         (["--system", "python:no_such.module:f"], "No module named 'no_such'"),

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Clip:
         lang: Language, e.g. ``be``; None if not known.
         start: First second in the file; None = the beginning.
         end: Last second; None = the end of the file.
+        content: What ``data`` returns, once it was read.
     """
 
     id: str
@@ -43,6 +44,15 @@ class Clip:
     lang: str | None = None
     start: float | None = None
     end: float | None = None
+    content: bytes | None = field(default=None, compare=False, repr=False)
+
+    def loaded(self) -> Clip:
+        """The same, its sound in memory: no clock should count a disk or a command.
+
+        Raises:
+            ClipError: It cannot be read.
+        """
+        return replace(self, content=self.data())
 
     def data(self) -> bytes:
         """The bytes of a sound file: those on disk, or a WAV where only a stretch is wanted.
@@ -50,19 +60,12 @@ class Clip:
         Raises:
             ClipError: It cannot be read.
         """
-        data = _output(self.audio) if self._is_command else _content(self.audio)
-        return data if self._is_whole else _cut(data, self.audio, self.start, self.end)
-
-    def seconds(self) -> float | None:
-        """Length, as the header says; None if the format is not known here.
-
-        Raises:
-            ClipError: It cannot be read.
-        """
-        try:
-            return float(soundfile.info(io.BytesIO(self.data())).duration)
-        except (soundfile.LibsndfileError, TypeError):
-            return None
+        if self.content is not None:
+            return self.content
+        if self._is_command or self._is_whole:
+            data = _output(self.audio) if self._is_command else _content(self.audio)
+            return data if self._is_whole else _cut(io.BytesIO(data), self)
+        return _cut(self.audio, self)  # of an hour's recording only the stretch is read
 
     def samples(self, rate: int = 16_000) -> np.ndarray:
         """Mono samples, float32 ``[samples]``; channels are averaged.
@@ -109,7 +112,7 @@ class Clip:
                 yield Path(self.audio).absolute()
                 return
         else:
-            data = _cut(data, self.audio, None, None)
+            data = _cut(io.BytesIO(data), replace(self, start=None, end=None))
         with _temporary(data, ".wav") as path:
             yield path
 
@@ -120,6 +123,14 @@ class Clip:
     @property
     def _is_whole(self) -> bool:
         return self.start is None and self.end is None
+
+
+def duration(data: bytes) -> float | None:
+    """Seconds of a sound file, as its header says; None if the format is not known here."""
+    try:
+        return float(soundfile.info(io.BytesIO(data)).duration)
+    except (soundfile.LibsndfileError, TypeError):
+        return None
 
 
 def _content(path: str) -> bytes:
@@ -142,10 +153,11 @@ def _output(audio: str) -> bytes:
     return done.stdout
 
 
-def _cut(data: bytes, name: str, start: float | None, end: float | None) -> bytes:
-    """A WAV of a stretch, its samples as they were."""
+def _cut(source: str | io.BytesIO, clip: Clip) -> bytes:
+    """A WAV of a clip's stretch of a sound file, its samples as they were."""
+    name, start, end = clip.audio, clip.start, clip.end
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(source) as file:
             rate, frames = file.samplerate, file.frames
             first = round((start or 0.0) * rate)
             last = frames if end is None else round(end * rate)

@@ -29,7 +29,7 @@ from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import Row
 from speechadapt_eval.outputs import as_json
 from speechadapt_eval.runs.cache import Cache
-from speechadapt_eval.runs.clips import Clip, ClipError
+from speechadapt_eval.runs.clips import Clip, ClipError, duration
 from speechadapt_eval.runs.folder import RECORD, Decoding, Run, RunSet, RunSystem
 from speechadapt_eval.runs.sets import DataSet, Item
 from speechadapt_eval.runs.systems.files import json_sha256
@@ -255,17 +255,21 @@ class _Job:
         return system
 
     def _one(self, system: OpenSystem, clip: Clip, jobs: int = 1) -> _Result:
+        loaded, fault = _tried(clip.loaded)
+        if fault:
+            return _Result(fault=fault)
         with Stopwatch() as watch:
-            answer, fault = _tried(lambda: system.transcribe(clip))
+            answer, fault = _tried(lambda: system.transcribe(loaded))
         if fault:
             return _Result(fault=fault)
         # Of several at a time, each takes a part of the machine for as long.
         return _result(answer, watch.seconds / jobs, alone=jobs == 1)
 
     def _batch(self, system: OpenSystem, todo: Mapping[str, _Prepared]) -> dict[str, _Result]:
-        clips = [one.item.clip for one in todo.values()]
+        clips, fault = _tried(lambda: [one.item.clip.loaded() for one in todo.values()])
         with Stopwatch() as watch:
-            answers, fault = _tried(lambda: transcribe_all(system, clips))
+            if not fault:
+                answers, fault = _tried(lambda: transcribe_all(system, clips))
         if fault:  # one of them spoils the batch: find out which
             single = {key: self._one(system, one.item.clip) for key, one in todo.items()}
             return {key: replace(result, alone=False) for key, result in single.items()}
@@ -324,12 +328,12 @@ def _prepare(one: DataSet) -> list[_Prepared]:
     for item in tqdm(one.items, desc=f"reading {one.name}", unit="utt", disable=None):
         given = item.fields.get("duration")
         try:
-            sound = hashlib.sha256(item.clip.data()).hexdigest()
-            seconds = float(given) if isinstance(given, int | float) else item.clip.seconds()
+            data = item.clip.data()
         except ClipError as error:
             prepared.append(_Prepared(item, item.clip.id, None, reason(error)))
             continue
-        prepared.append(_Prepared(item, sound, seconds))
+        seconds = float(given) if isinstance(given, int | float) else duration(data)
+        prepared.append(_Prepared(item, hashlib.sha256(data).hexdigest(), seconds))
     return prepared
 
 

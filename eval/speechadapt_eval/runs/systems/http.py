@@ -44,6 +44,11 @@ class Http:
             raise EvalError(
                 f"http:{argument}: no address; write http:http://HOST:PORT/v1?model=NAME"
             )
+        if url.username or url.password:
+            raise EvalError(
+                "http: the address holds a user or password, which would be written into run.json: "
+                "use &key=NAME, the name of an environment variable with the API key"
+            )
         self._argument = argument
         self._fields = dict(parse_qsl(url.query, keep_blank_values=True))
         self._key_name = self._fields.pop("key", "")
