@@ -291,6 +291,8 @@ class Open:
     facts = {"parameters": 5, "name": "no"}
     def __init__(self, argument):
         self.argument = argument
+        with open("calls", "a") as log:
+            log.write("opened\\n")
     def transcribe(self, clip):
         with open("calls", "a") as log:
             log.write(f"{clip.id}\\n")
@@ -329,8 +331,8 @@ def test_kinds_of_other_packages_in_batches_and_one_by_one(here, plugin):
     data_dir(here / "be", 2, "be", seed=1)
     mine = ("--system", "mine=others:{lang}", "--set", "ro=ro", "--set", "be=be")
     assert run(*mine) == 0
-    warm_and_batch = ["ro00", "batch3", "closed", "be00", "batch2", "closed"]
-    assert calls(here) == warm_and_batch
+    by_language = ["opened", "ro00", "batch3", "closed", "opened", "be00", "batch2", "closed"]
+    assert calls(here) == by_language
     assert {row.hyp for row in rows("mine", "be").values()} == {"be"}
     assert {row.fields["seconds"] for row in rows("mine").values()} == {None}
     read = Run.read(here / "out")
@@ -338,15 +340,21 @@ def test_kinds_of_other_packages_in_batches_and_one_by_one(here, plugin):
     assert (read.systems[0].parameters, read.systems[0].name) == (5, "mine")
     assert read.table("speed")[0]["p50"] == "" and float(read.table("speed")[0]["rtf"]) > 0
     assert run(*mine) == 0
-    assert len(calls(here)) == 6
+    assert len(calls(here)) == 8
 
     assert run(*mine, "--one-by-one") == 0
-    alone = ["ro00", "ro00", "ro01", "ro02", "closed", "be00", "be00", "be01", "closed"]
-    assert calls(here)[6:] == alone
+    alone = ["opened", "ro00", "ro00", "ro01", "ro02", "closed"]
+    alone += ["opened", "be00", "be00", "be01", "closed"]
+    assert calls(here)[8:] == alone
     assert all(row.fields["seconds"] > 0 for row in rows("mine").values())
     assert float(Run.read(here / "out").table("speed")[0]["p99"]) > 0
     assert run(*mine) == 0  # what was timed alone serves as well
-    assert len(calls(here)) == 6 + len(alone)
+    assert len(calls(here)) == 8 + len(alone)
+    (here / "calls").unlink()
+    assert run("--system", "mine=others:any", *mine[2:]) == 0
+    assert calls(here) == ["opened", "ro00", "batch3", "batch2", "closed"]  # one for both sets
+    read = Run.read(here / "out")
+    assert [read.decoding("mine", s).warmup_utterances for s in ("ro", "be")] == [1, 0]
 
 
 def test_one_bad_clip_does_not_spoil_its_batch(here, plugin):

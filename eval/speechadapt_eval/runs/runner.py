@@ -216,7 +216,9 @@ class _Job:
         self, items: Mapping[str, _Prepared], found: Mapping[str, _Result]
     ) -> Iterator[tuple[str, _Result]]:
         """Yield what is not found, each stored before it is yielded."""
-        system = self._opened(next(p.item.clip for k, p in items.items() if k not in found))
+        system = self._open
+        if system is None:
+            system = self._opened(next(p.item.clip for k, p in items.items() if k not in found))
         settings = self._options.settings
         if batches(system) and not self._options.one_by_one:
             for chunk in _chunks(items):
