@@ -241,6 +241,47 @@ def test_a_set_without_references_has_no_error_rate(here, capsys):
     assert len(Run.read(here / "out").table("speed")) == 1
 
 
+def test_jobs_share_the_time_among_them(here):
+    data_dir(here / "ro", 12)
+    asr = script(here / "asr", "sleep 0.1; echo ala")
+    began = time.monotonic()
+    assert run("--system", f"mine={asr}", "--set", "ro=ro", "--jobs", "4") == 0
+    took = Run.read(here / "out").decoding("mine", "ro")
+    assert 12 * 0.1 / 4 <= took.seconds <= time.monotonic() - began
+    assert took.batched and rows("mine")["ro00"].fields["seconds"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak cannot be reset elsewhere")
+def test_memory_is_that_of_the_system_not_of_the_one_before(here, monkeypatch):
+    data_dir(here / "ro", 1)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (here / "sizes.py").write_text(
+        "class Big:\n    def __init__(self):\n        self.data = b'x' * 500_000_000\n"
+        "    def __call__(self, path):\n        return 'ala'\n"
+        "def small(path):\n    return 'ala'\n"
+    )
+    systems = ("--system", "big=python:sizes:Big", "--system", "small=python:sizes:small")
+    assert run(*systems, "--set", "ro=ro") == 0
+    big, small = (
+        Run.read(here / "out").decoding(name, "ro").peak_memory_bytes for name in ("big", "small")
+    )
+    assert big - small > 400_000_000
+
+
+def test_what_an_earlier_run_left_is_no_part_of_the_next(here, capsys):
+    data_dir(here / "ro", 2)
+    asr = script(here / "asr", "echo ala")
+    assert run("--system", f"a={asr}", "--set", "x=ro", "--unit", "char") == 0
+    (here / "out/notes.txt").write_text("mine")
+    (here / "ro/ro01.flac").unlink()
+    failure(capsys, "--system", f"b={asr}", "--set", "x=ro")
+    assert sorted(path.name for path in (here / "out").iterdir()) == [
+        "cache", "notes.txt", "run.json", "tables"
+    ]  # fmt: skip
+    assert Run.read(here / "out").table("wer") == []
+    assert list(Run.read(here / "out").decoded()) == []
+
+
 def test_limit(here):
     data_dir(here / "ro")
     asr = script(here / "asr", "echo ala")
