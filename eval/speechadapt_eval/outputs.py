@@ -28,6 +28,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, as_json(value) + "\n")
 
 
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line; numbers that JSON has not (NaN, infinity) are null.
+
+    Raises:
+        EvalError: The file cannot be written.
+    """
+    write_text(path, "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows))
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table with commas; NaN and None are empty cells.
 

@@ -13,6 +13,7 @@ from speechadapt_eval.errors import EvalError
 # Each is a module beside this one, with ``EXAMPLES`` and ``configure(parser)``, which sets ``run``:
 # a function of the parsed options that returns what is printed.
 COMMANDS = {
+    "run": "let systems transcribe test sets, and compare them",
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two or more systems, paired",
     "hallucination": "text that nobody spoke: output on silence, insertion runs, loops",

@@ -1,0 +1,1 @@
+"""Runs: systems transcribe test sets, and the folder that keeps what came of it."""
