@@ -15,6 +15,10 @@ from speechadapt_eval.errors import EvalError
 COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two systems, paired",
+    "mos": "predicted opinion scores of recordings (DNSMOS)",
+    "audio": "recordings against their clean references (SI-SDR, STOI, PESQ, ViSQOL)",
+    "agreement": "predicted against given opinions (LCC, SRCC, Kendall's tau, MSE)",
+    "labels": "accuracy, F1, average precision and calibration of labels",
 }
 
 
