@@ -104,7 +104,7 @@ def _lines(labelled: Labelled, report: Report) -> list[str]:
     ]
     lines.append(render(("%", "all", "95 % CI", "made by"), rows, align="lrrl"))
     lines += [_folds_table(report)] if report.folds else []
-    weakest = sorted(report.classes, key=lambda c: (math.isnan(c.f1), c.f1))[:_WEAKEST]
+    weakest = sorted((c for c in report.classes if c.positives), key=lambda c: c.f1)[:_WEAKEST]
     rows = [
         [c.label, str(c.positives), str(c.answered)]
         + [percent(value) for value in (c.precision, c.recall, c.f1, c.average_precision)]
@@ -133,7 +133,7 @@ def _remarks(labelled: Labelled, report: Report) -> list[str]:
     else:
         lines = [f"ECE {percent(found.ece)} ({found.of}, {len(found.bins)} bins)"]
     if report.without_positives:
-        lines.append(f"In no reference, so without AP: {some(report.without_positives)}.")
+        lines.append(f"In no reference, so in no mean: {some(report.without_positives)}.")
     if labelled.extra:
         lines.append(f"{labelled.extra} answers have no reference and were left out.")
     return lines

@@ -27,6 +27,7 @@ from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.io import read_utts
 from speechadapt_eval.outputs import as_json, write_csv, write_text
 from speechadapt_eval.report.table import render
+from speechadapt_eval.statistics.resample import INTERVAL
 
 EXAMPLES = f"""
 examples:
@@ -41,7 +42,7 @@ is given: an adapter that changes transcripts does not change it. Clips shorter 
 """
 
 _COUNTS = ("group", "files", "scored", "excluded")
-_SUMMARY = (*_COUNTS, *SCALES, "low", "high", "method", "shortest", "longest")
+_SUMMARY = (*_COUNTS, *SCALES, "shortest", "longest", *INTERVAL)
 _ABOUT = ("window_s", "min_seconds", "model")
 
 
@@ -123,7 +124,7 @@ def _run(args: argparse.Namespace) -> str:
                 "recordings": [asdict(row) for row in rows],
             }
         )
-    return "\n".join([_table(rows), _summary_table(summaries), *_exclusions(summaries), *remarks])
+    return "\n".join([_table(rows), _summary_table(summaries), *_said(summaries), *remarks])
 
 
 def _table(rows: Sequence[Mos]) -> str:
@@ -157,12 +158,14 @@ def _summary_table(summaries: Sequence[MosSummary]) -> str:
     return render(header, cells)
 
 
-def _exclusions(summaries: Sequence[MosSummary]) -> list[str]:
+def _said(summaries: Sequence[MosSummary]) -> list[str]:
     lines = []
     for group in summaries:
         if group.excluded:
             what = ", ".join(f"{count} {reason}" for reason, count in group.excluded.items())
             lines.append(f"{group.group}: without a score: {what}.")
+        if group.scored and group.interval.note:
+            lines.append(f"{group.group}: {group.interval.note}.")
         if group.scored and group.shortest < WINDOW_S / 2 and group.longest > 2 * group.shortest:
             lines.append(f"{group.group}: lengths differ much, and shorter clips score lower.")
     return lines
@@ -176,11 +179,9 @@ def _cells(group: MosSummary) -> tuple[object, ...]:
         group.scored,
         group.files - group.scored,
         *(group.means[scale] for scale in SCALES),
-        group.interval.low,
-        group.interval.high,
-        group.interval.method,
         group.shortest,
         group.longest,
+        *astuple(group.interval),
     )
 
 

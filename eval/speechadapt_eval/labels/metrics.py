@@ -2,8 +2,9 @@
 
 Each takes weights ``[samples, items]`` and gives a value for each sample: one row of ones is the
 figure itself, rows of bootstrap counts its distribution. Values are those of scikit-learn, but
-for one thing: means over classes leave out those that have no value. scikit-learn counts the
-average precision of a class without positives as 0 and only warns.
+for one thing: means over classes are over those that some item has. A class without positives can
+only have F1 and average precision 0; scikit-learn counts these in, and one wrong answer of a class
+that the test set has not got then takes a quarter of the macro F1 of three classes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class ClassScores:
         answered: Items that were given it.
         precision: Share of those given it that have it.
         recall: Share of those that have it that were given it.
-        f1: Harmonic mean of the two; NaN if nothing has it and nothing was given it.
+        f1: Harmonic mean of the two; NaN without positives.
         average_precision: Area under precision and recall; NaN without positives or scores.
     """
 
@@ -46,14 +47,15 @@ def accuracy(labelled: Labelled, weights: np.ndarray) -> np.ndarray:
 
 
 def f1(labelled: Labelled, weights: np.ndarray) -> np.ndarray:
-    """F1 of each class, ``[samples, classes]``; NaN where nothing has it or was given it."""
+    """F1 of each class, ``[samples, classes]``; NaN where no item has it."""
     hits = weights @ (labelled.truth & labelled.answers)
-    total = weights @ labelled.truth + weights @ labelled.answers
-    return _ratio(2 * hits, total)
+    positives = weights @ labelled.truth
+    total = positives + weights @ labelled.answers
+    return np.where(positives > 0, _ratio(2 * hits, total), np.nan)
 
 
 def macro_f1(labelled: Labelled, weights: np.ndarray) -> np.ndarray:
-    """Mean F1 over classes that occur on either side, ``[samples]``."""
+    """Mean F1 over the classes with positives, ``[samples]``."""
     return _mean(f1(labelled, weights))
 
 

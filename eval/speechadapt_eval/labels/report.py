@@ -48,7 +48,7 @@ class Report:
         one_each: Whether every reference has exactly one label.
         figures: Of all items together.
         classes: Figures of each class.
-        without_positives: Classes that no reference has; they are not in ``map``.
+        without_positives: Classes that no reference has; they are not in ``macro_f1`` and ``map``.
         folds: Of each fold, in order of name; empty if no folds were given.
         calibration: Of the scores.
     """
