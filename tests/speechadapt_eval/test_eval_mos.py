@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import importlib.util
 import json
 import math
 import subprocess
@@ -13,6 +14,7 @@ import soundfile
 import soxr
 
 from speechadapt_eval import EvalError
+from speechadapt_eval.audio.distillmos import Distillmos
 from speechadapt_eval.audio.dnsmos import Dnsmos, log_mel
 from speechadapt_eval.audio.mos import Mos, predict_mos, summarise
 from speechadapt_eval.audio.sources import find_sources
@@ -101,6 +103,24 @@ def test_without_speechmos(monkeypatch):
         Dnsmos()
 
 
+def test_distillmos_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distillmos", None)
+    with pytest.raises(EvalError, match=r"pip install --no-deps distillmos==0\.9\.1"):
+        Distillmos()
+    assert "torchaudio" not in sys.modules
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("distillmos"), reason="needs distillmos")
+def test_distillmos():
+    score = Distillmos()
+    whole = voice(12, 0.01)
+    assert 1 < score(whole) < 5
+    assert score(whole) == pytest.approx(score(0.1 * whole), abs=1e-3)  # levels do not count
+    period = voice(3, 0.01)
+    assert score(period) == pytest.approx(score(np.resize(period, 122_880)), abs=1e-5)
+    assert score(whole + 0.1 * voice(12, 1)) < score(whole)
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """A recording for each rule."""
@@ -161,9 +181,11 @@ def test_channels_and_rates(clips, rows, dnsmos):
 
 
 def test_minimum_length(clips, dnsmos):
-    sources = find_sources([clips / "short.wav"])
-    (row,) = predict_mos(sources, dnsmos, min_seconds=3.99)
+    sources = find_sources([clips / "good.wav"])
+    (row,) = predict_mos(sources, dnsmos, min_seconds=9.5)
     assert not row.reason
+    (row,) = predict_mos(sources, dnsmos, min_seconds=9.51)
+    assert row.reason == "too short: 9.50 s"
     for wrong in (0, -1, math.nan):
         with pytest.raises(EvalError, match="minimum length"):
             list(predict_mos(sources, dnsmos, min_seconds=wrong))

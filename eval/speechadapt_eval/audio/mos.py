@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
@@ -29,7 +29,8 @@ from speechadapt_eval.statistics.bootstrap import Interval
 from speechadapt_eval.statistics.resample import bootstrap
 
 MIN_SECONDS = 4.0
-SCALES = ("sig", "bak", "ovrl", "p808")
+DNSMOS = ("sig", "bak", "ovrl", "p808")
+SCALES = (*DNSMOS, "distillmos")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Mos:
         bak: How little the background disturbs (DNSMOS P.835).
         ovrl: Overall (DNSMOS P.835).
         p808: Overall (DNSMOS P.808).
-        windows: Windows averaged; a clip shorter than one is repeated to fill it.
+        distillmos: Overall (DistillMOS); NaN if it was not asked for.
+        windows: Windows that DNSMOS averaged; a clip shorter than one is repeated to fill it.
         window_s: Length of a window, seconds.
         clipped: Share of samples at full scale.
         reason: Why there is no score; empty if there is one.
@@ -61,6 +63,7 @@ class Mos:
     bak: float = math.nan
     ovrl: float = math.nan
     p808: float = math.nan
+    distillmos: float = math.nan
     windows: int = 0
     window_s: float = WINDOW_S
     clipped: float = math.nan
@@ -101,14 +104,16 @@ def predict_mos(
     *,
     min_seconds: float = MIN_SECONDS,
     resample: bool = True,
+    distillmos: Callable[[np.ndarray], float] | None = None,
 ) -> Iterator[Mos]:
-    """Score recordings with DNSMOS.
+    """Score recordings with DNSMOS, and with DistillMOS if it is given.
 
     Args:
         sources: From ``find_sources``.
         dnsmos: The networks.
         min_seconds: Shorter recordings get no score.
         resample: Bring other rates to 16 kHz; otherwise they get no score.
+        distillmos: A ``Distillmos``.
 
     Yields:
         A row for each source, in their order.
@@ -128,8 +133,10 @@ def predict_mos(
         row = replace(row, seconds=audio.seconds, rate=audio.rate, clipped=audio.clipped)
         if reason := _unfit(audio, min_seconds, resample):
             yield replace(row, reason=reason)
-        else:
-            yield replace(row, **asdict(dnsmos(audio.at_16_khz())))
+            continue
+        samples = audio.at_16_khz()
+        second = math.nan if distillmos is None else distillmos(samples)
+        yield replace(row, **asdict(dnsmos(samples)), distillmos=second)
 
 
 def summarise(rows: Sequence[Mos], *, samples: int = 1000, seed: int = 0) -> list[MosSummary]:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from speechadapt_eval.audio.distillmos import Distillmos
 from speechadapt_eval.audio.dnsmos import WINDOW_S, Dnsmos
 from speechadapt_eval.audio.mos import (
     COLUMNS,
+    DNSMOS,
     MIN_SECONDS,
     SCALES,
     Mos,
@@ -65,6 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-resample", action="store_true", help="no score for what is not 16 kHz"
     )
+    parser.add_argument(
+        "--with",
+        dest="extra",
+        choices=["distillmos"],
+        help="another network's opinion as well; needs torch and the package distillmos",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write mos_utt.csv and mos.csv")
     parser.add_argument(
         "--utts",
@@ -94,7 +102,11 @@ def _run(args: argparse.Namespace) -> str:
         _require_known(path, {source.id for source in sources})
     dnsmos = Dnsmos()
     found = predict_mos(
-        sources, dnsmos, min_seconds=args.min_seconds, resample=not args.no_resample
+        sources,
+        dnsmos,
+        min_seconds=args.min_seconds,
+        resample=not args.no_resample,
+        distillmos=Distillmos() if args.extra else None,
     )
     rows = list(tqdm(found, "mos", total=len(sources), unit="clip", disable=None))
     summaries = summarise(rows)
@@ -124,32 +136,34 @@ def _run(args: argparse.Namespace) -> str:
                 "recordings": [asdict(row) for row in rows],
             }
         )
-    return "\n".join([_table(rows), _summary_table(summaries), *_said(summaries), *remarks])
+    scales = SCALES if args.extra else DNSMOS
+    tables = [_table(rows, scales), _summary_table(summaries, scales)]
+    return "\n".join([*tables, *_said(summaries), *remarks])
 
 
-def _table(rows: Sequence[Mos]) -> str:
-    header = ("id", "seconds", *SCALES, "windows", "reason")
+def _table(rows: Sequence[Mos], scales: Sequence[str]) -> str:
+    header = ("id", "seconds", *scales, "windows", "reason")
     cells = [
         [
             row.id,
             _number(row.seconds),
-            *(_number(getattr(row, scale)) for scale in SCALES),
+            *(_number(getattr(row, scale)) for scale in scales),
             str(row.windows or ""),
             row.reason,
         ]
         for row in rows
     ]
-    return render(header, cells, align="lrrrrrrl")
+    return render(header, cells, align="lr" + "r" * len(scales) + "rl")
 
 
-def _summary_table(summaries: Sequence[MosSummary]) -> str:
-    header = ("group", "scored", "of", *SCALES, "95 % CI of ovrl", "seconds")
+def _summary_table(summaries: Sequence[MosSummary], scales: Sequence[str]) -> str:
+    header = ("group", "scored", "of", *scales, "95 % CI of ovrl", "seconds")
     cells = [
         [
             group.group,
             str(group.scored),
             str(group.files),
-            *(_number(group.means[scale]) for scale in SCALES),
+            *(_number(group.means[scale]) for scale in scales),
             f"[{_number(group.interval.low)}, {_number(group.interval.high)}]",
             f"{_number(group.shortest)} to {_number(group.longest)}",
         ]
