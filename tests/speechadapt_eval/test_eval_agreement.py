@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from speechadapt_eval import EvalError
-from speechadapt_eval.labels.agreement import agreement, measures, read_predictions
+from speechadapt_eval.labels.agreement import Predictions, agreement, measures, read_predictions
 
 SCORES = arrays.arrays(float, 12, elements=st.sampled_from([1, 1.5, 2, 3, 3.3, 4.9]))
 
@@ -85,9 +85,8 @@ def test_intervals_cover_the_truth():
     for _ in range(100):
         rating = rng.normal(size=60)
         predicted = 0.6 * rating + 0.8 * rng.normal(size=60)  # correlation 0.6
-        read = type("", (), {"predicted": predicted, "rating": rating})
-        read.systems = read.speakers = None
-        one = agreement(read, samples=100)[0]
+        read = Predictions(tuple(map(str, range(60))), predicted, rating, None, None)
+        one = agreement(read, samples=60)[0]
         hits += one.interval.low <= 0.6 <= one.interval.high
     assert hits >= 86
 

@@ -7,7 +7,7 @@ needs four others that it does not declare, and loops for ever over an empty cli
 
 Figures are those of ``speechmos``, down to one oddity. It places the windows by
 ``int((second + 9.01) * 16000)``, which rounding makes one sample too short for the windows that
-start at seconds 7 to 23, 119 to 247, ...; these it skips. Published figures are made this way, so
+start at seconds 7 to 23 and 119 to 122; these it skips. Published figures are made this way, so
 the same windows are skipped here.
 """
 
@@ -111,7 +111,7 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
         wave: ``[samples]``, 16 kHz.
 
     Returns:
-        ``[1 + samples / 160 - 1, 120]``.
+        ``[frames, 120]``; 900 frames for the 144,000 samples that the network hears.
     """
     padded = np.pad(wave.astype(np.float64), _FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]

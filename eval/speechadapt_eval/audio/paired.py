@@ -90,7 +90,7 @@ def stoi(reference: np.ndarray, degraded: np.ndarray) -> float:
 
 
 def pesq(reference: np.ndarray, degraded: np.ndarray) -> float:
-    """Wide-band PESQ, MOS-LQO about 1.04 to 4.64 (ITU-T P.862.2; package ``pesq``).
+    """Wide-band PESQ, MOS-LQO about 1.0 to 4.64 (ITU-T P.862.2; package ``pesq``).
 
     Args:
         reference: ``[samples]``, 16 kHz.

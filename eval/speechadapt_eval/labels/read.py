@@ -223,7 +223,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise EvalError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zip, header and pickle errors have no common class
-        raise EvalError(f"{path} is no .npz of plain arrays: {error}") from error
+        raise EvalError(f"{path} is no .npz of plain arrays; write it with np.savez") from error
 
 
 def _first_bad(values: np.ndarray) -> int:
