@@ -1,0 +1,1 @@
+"""Audio: reading it, predicted MOS, and comparison with a clean reference."""

@@ -1,0 +1,1 @@
+"""Labels and values: accuracy, F1, average precision, calibration, agreement with raters."""
