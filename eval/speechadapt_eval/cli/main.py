@@ -15,6 +15,7 @@ from speechadapt_eval.errors import EvalError
 COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two systems, paired",
+    "report": "one page of a run, or of two compared",
 }
 
 
