@@ -59,9 +59,9 @@ def article(
             f'<dd dir="auto"{lang}>{text}</dd></div>'
         )
     return (
-        f'<article class="utt"><div class="head"><h3>{escape(clip(heading, 200))}</h3>'
-        f'{player}</div><dl><div class="whole"><dt>reference</dt><dd dir="auto"{lang}>{spoken}</dd></div>'
-        f"{''.join(cells)}</dl></article>"
+        f'<article class="utt"><div class="head"><h3>{escape(clip(heading, 200))}</h3>{player}'
+        '</div><dl><div class="whole"><dt>reference</dt>'
+        f'<dd dir="auto"{lang}>{spoken}</dd></div>{"".join(cells)}</dl></article>'
     )
 
 

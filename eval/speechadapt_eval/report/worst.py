@@ -99,7 +99,8 @@ def alignments_html(lists: Sequence[CaseList], names: Sequence[str], players: Pl
     parts, room = [LEGEND], ROOM
     for number, one in enumerate(lists):
         articles: list[str] = []
-        share = room // (len(lists) - number)  # what one list leaves, the next ones have
+        # What one list leaves, the next ones have.
+        share = room // max(1, sum(bool(other.cases) for other in lists[number:]))
         for case in one.cases:
             drawn = _article(case, names)
             size = len(drawn.encode())
