@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from speechadapt_eval.cli.main import main
 from speechadapt_eval.io import Row
+from speechadapt_eval.outputs import write_csv
 from speechadapt_eval.report import worst
 from speechadapt_eval.report.alignment import marked
 from speechadapt_eval.report.audio import Players
@@ -257,6 +258,37 @@ def test_times_and_bins_hold_every_utterance(run, report):
     assert all(b["mos_from"] <= b["mos"] <= b["mos_to"] for b in bins)
 
 
+def test_matrix_and_weights_are_those_of_the_tables(tmp_path):
+    path = write_run(tmp_path / "run", each=4, languages=("be", "ro"))
+    write_csv(
+        path / "tables" / "matrix.csv",
+        ("row", "kind", "set", "metric", "value", "low", "high", "delta"),
+        [
+            ("base", "base", "be", "wer", 0.5, 0.4, 0.6, None),
+            ("base", "base", "ro", "wer", 0.25, 0.2, 0.3, None),
+            ("oracle", "oracle", "be", "wer", 0.125, 0.1, 0.2, -0.375),
+        ],
+    )
+    layers = [("encoder.0", "be", 0.75, 0.25), ("encoder.0", "ro", 0.5, 0.5)]
+    layers += [("encoder.1", "be", 1.0, 0.0), ("encoder.1", "ro", 0.125, 0.875)]
+    header = ("layer", "condition", "weight:be", f"weight:{EVIL}")
+    write_csv(path / "tables" / "routing.csv", header, layers)
+    write_csv(path / "tables" / "mos.csv", ("group", "ovrl", "low"), [("be", 3.25, 3.0)])
+    write_csv(path / "tables" / "mos_utt.csv", ("id", "ovrl"), [("be-001", 3.25)])
+    assert main(["report", str(path)]) == 0
+    html = (path / "report.html").read_text(encoding="utf-8")
+    text = Checked(html).text
+    assert text.count("50.00") >= 1 and "-37.5" in text and "3.250" in text
+    assert "Weights of adapters by layer: ro" in text and "0.88" in text
+    assert 'id="table-mos"' in html and "mos_utt" not in html
+    rows = numbers(path, "matrix")
+    assert rows[2] == {"system": "oracle", "set": "be", "rate": 0.125, "delta": -0.375}
+    weights = {
+        (w["layer"], w["condition"], w["adapter"]): w["weight"] for w in numbers(path, "weights")
+    }
+    assert weights["encoder.1", "ro", EVIL] == 0.875 and len(weights) == 8
+
+
 def test_markdown_has_no_markup_of_names(run, report):
     text = (run / "report.md").read_text(encoding="utf-8")
     code = re.sub(r"`[^`\n]*`", "", text)
@@ -454,6 +486,8 @@ def test_recordings_by_address_or_inside(tmp_path, run):
     (recording,) = set(re.findall(r"base64,([\w+/=]+)", html))
     assert base64.b64decode(recording) == (run / "audio" / "a b#c?.wav").read_bytes()
     players = Players(run)
+    played = players.player(str(run / "audio" / "a b#c?.wav"), 1.5, 2.25)
+    assert 'a%20b%23c%3F.wav#t=1.5,2.25"' in played
     for none in (
         None,
         3,

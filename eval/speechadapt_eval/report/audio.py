@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 from dataclasses import dataclass
 from html import escape
@@ -34,11 +35,13 @@ class Players:
     folder: Path
     room: int = 0
 
-    def player(self, recording: object) -> str:
+    def player(self, recording: object, start: float = math.nan, end: float = math.nan) -> str:
         """HTML of a player; empty if there is no such file or browsers do not play its kind.
 
         Args:
             recording: Path of the file as the run names it.
+            start: Where the utterance begins in it, in seconds; NaN: the whole file.
+            end: Where it ends; NaN: with the file.
         """
         if not isinstance(recording, str) or "\0" in recording:
             return ""
@@ -49,6 +52,8 @@ class Players:
         source = self._inside(path, kind) or quote(
             Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
         )
+        ends = ",".join("" if math.isnan(t) else f"{t:g}" for t in (start, end)).rstrip(",")
+        source += f"#t={ends}" if ends else ""
         return f'<audio controls preload="none" src="{escape(source)}"></audio>'
 
     def _inside(self, path: Path, kind: str) -> str:

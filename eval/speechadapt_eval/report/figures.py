@@ -57,6 +57,8 @@ def mean_rate(scored: ScoredRun, system: str) -> float:
 
 def _bars(scored: ScoredRun) -> Figure | None:
     parts = [p for name in scored.sets for p in scored.parts if p.set == name]
+    if not parts:
+        return None
     bars = [
         Bar(
             f"{part.system} ({part.rate.name})" if part.rate.name != "WER" else part.system,
@@ -211,32 +213,61 @@ def _trade_off(scored: ScoredRun, name: str, label: str, costs: dict[str, Any]) 
 
 
 def _matrix(scored: ScoredRun) -> Figure | None:
-    """Systems against sets; an adapter of each language makes it the train × test matrix."""
-    systems, sets = scored.systems, scored.sets
+    """Systems against sets; an adapter of each language makes it the train × test matrix.
+
+    ``tables/matrix.csv`` is drawn where there is one: it also has the oracle and the best.
+    """
+    cells: dict[tuple[str, str], tuple[float, float]] = {}
+    unit = "WER %"
+    for row in scored.run.table("matrix"):
+        numbers = as_number(row.get("value")), as_number(row.get("delta"))
+        cells[row.get("row", ""), row.get("set", "")] = numbers
+        unit = f"{row.get('metric')} %"
+    if not cells:
+        for part in scored.parts:
+            base = scored.part(scored.systems[0], part.set)
+            delta = part.rate.rate - base.rate.rate if base and base is not part else math.nan
+            cells[part.system, part.set] = part.rate.rate, delta
+    systems = list(dict.fromkeys(system for system, _ in cells))
+    sets = list(dict.fromkeys(name for _, name in cells))
     if len(systems) < 2 or len(sets) < 2:
         return None
-    heat: list[list[float]] = []
-    texts: list[list[list[str]]] = []
-    rows = []
+    heat, texts = [], []
     for system in systems:
-        heat.append([])
-        texts.append([])
-        for name in sets:
-            part, base = scored.part(system, name), scored.part(systems[0], name)
-            rate = part.rate.rate if part else math.nan
-            delta = rate - base.rate.rate if part and base else math.nan
-            rows.append((system, name, rate, delta))
-            lines = [percent(rate)]
-            if system != systems[0]:
-                lines.append("" if math.isnan(delta) else f"{100 * delta:+.1f}")
-            heat[-1].append(math.nan if math.isnan(rate) else 0.0 if math.isnan(delta) else delta)
-            texts[-1].append(lines)
-    chart = Heatmap(
-        "Systems × sets", systems, sets, heat, texts, "WER %, Δ to the first system", 0.05
-    )
-    note = "Blue: fewer errors than the first system; orange: more."
+        line = [cells.get((system, name), (math.nan, math.nan)) for name in sets]
+        heat.append([math.nan if math.isnan(v) else 0 if math.isnan(d) else d for v, d in line])
+        texts.append([[percent(v)] + [f"{100 * d:+.1f}"] * (not math.isnan(d)) for v, d in line])
+    chart = Heatmap("Systems × sets", systems, sets, heat, texts, f"{unit}, Δ to the base", 0.05)
+    note = "Blue: fewer errors than the base, which is the system without Δ; orange: more."
+    rows = [(*key, *numbers) for key, numbers in cells.items()]
     header = ("system", "set", "rate", "delta")
     return Figure("matrix", heatmap_svg(chart), header, rows, note, wide=True)
+
+
+def _weights(scored: ScoredRun) -> Figure | None:
+    """Mean weights of a fusion or router: a map of each condition where layers differ."""
+    table = scored.run.table("routing")
+    marks = [column for column in (table[0] if table else ()) if column.startswith("weight:")]
+    if not marks:
+        return None
+    adapters = [column.removeprefix("weight:") for column in marks]
+    maps: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
+    rows = []
+    for row in table:
+        layer, condition = row.get("layer") or "", row.get("condition") or ""
+        shares = [as_number(row[column]) for column in marks]
+        maps[condition if layer else ""].append((layer or condition, shares))
+        rows += [(layer, condition, a, s) for a, s in zip(adapters, shares, strict=True)]
+    drawn = []
+    for condition, lines in maps.items():
+        labels, heat = [label for label, _ in lines], [shares for _, shares in lines]
+        texts = [[[f"{share:.2f}"] for share in shares] for shares in heat]
+        title = f"Weights of adapters by layer: {clip(condition, 40)}" if condition else ""
+        title = title or "Weights of adapters"
+        drawn.append(heatmap_svg(Heatmap(title, labels, adapters, heat, texts, "mean", 1.0)))
+    header = ("layer", "condition", "adapter", "weight")
+    html = f'<div class="charts">{"".join(drawn)}</div>'
+    return Figure("weights", html, header, rows, wide=True)
 
 
 def _routes(scored: ScoredRun) -> Figure | None:
@@ -291,7 +322,17 @@ def _latency(scored: ScoredRun) -> Figure | None:
 
 
 _FIGURES: tuple[Callable[[ScoredRun], Figure | None], ...] = (
-    *(_bars, _matrix, _wer_snr, _wer_mos, _pareto_parameters, _pareto_rtf, _latency, _routes),
+    *(
+        _bars,
+        _matrix,
+        _wer_snr,
+        _wer_mos,
+        _pareto_parameters,
+        _pareto_rtf,
+        _latency,
+        _routes,
+        _weights,
+    ),
 )
 
 

@@ -116,6 +116,7 @@ ins, del { text-decoration: none; border-radius: .2rem; padding: 0 .2em; }
 .sub del::before { content: "≠\\a0"; }
 del.gone { color: var(--del); background: var(--del-bg); text-decoration: line-through; }
 del.gone::before { content: "−"; display: inline-block; text-decoration: none; }
+del.gone, ins.more { display: inline-block; max-width: 100%; }
 ins.more { color: var(--ins); background: var(--ins-bg); border-bottom: 2px solid; }
 ins.more::before { content: "+"; }
 .empty { color: var(--soft); font-style: italic; }

@@ -7,7 +7,7 @@ here, once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -29,11 +29,21 @@ WORST = 50
 _SIDES = 4  # systems side by side, unless asked for more
 _MOST_ROWS = 300  # of a table in the page; the file has all
 _MOST_NUMBERS = 60  # rows of a plot's numbers below it
-_SHARES = ("rate", "low", "high", "delta")  # columns that are printed in percent
+_RATE = ("rate", "low", "high")
+_REGRET = ("regret", "regret_low", "regret_high")
+_SHARES = {  # columns of each table that are printed in percent
+    "wer": _RATE,
+    "slices": _RATE,
+    "pairs": ("delta", "low", "high"),
+    "stream_pairs": ("delta", "low", "high"),
+    "matrix": ("value", "low", "high", "delta", "delta_low", "delta_high", *_REGRET),
+    "routing": ("top1", "low", "high", *_REGRET),
+}
 # In this order and by these titles; further tables follow under their own names.
 _TITLES = {
     "wer": "Error rates",
     "pairs": "Paired differences",
+    "stream_pairs": "Streams against offline",
     "slices": "Slices",
     "hallucination": "Hallucination",
     "speed": "Speed",
@@ -197,6 +207,7 @@ class Report:
     def _tables(self) -> list[Table]:
         folder = self.scored.run.path / "tables"
         found = sorted(path.stem for path in folder.glob("*.csv")) if folder.is_dir() else []
+        found = [name for name in found if not name.endswith("_utt")]  # a row an utterance
         names = [name for name in _TITLES if name in found]
         names += [name for name in found if name not in _TITLES]
         tables = (_csv_table(self.scored, name) for name in names)
@@ -232,6 +243,7 @@ def _rate(part: Part) -> str:
 def _csv_table(scored: ScoredRun, name: str) -> Table:
     """A table of the run, its shares in percent; columns that are empty or alike are left out."""
     records = scored.run.table(name)
+    shares = _SHARES.get(name, ())
     columns = [
         column
         for column in dict.fromkeys(key for record in records for key in record if key)
@@ -255,22 +267,27 @@ def _csv_table(scored: ScoredRun, name: str) -> Table:
         if all(as_number(value) == as_number(value) for r in records if (value := r.get(column)))
     }
     texts = [
-        _cells(column, [record.get(column) or "" for record in records[:_MOST_ROWS]], numeric)
+        _cells(
+            [record.get(column) or "" for record in records[:_MOST_ROWS]],
+            numeric=column in numeric,
+            shares=column in shares,
+            signed=column.startswith("delta"),
+        )
         for column in columns
     ]
     rows = list(zip(*texts, strict=True))
-    header = [f"{c} %" if c in numeric and c in _SHARES else c for c in columns]
+    header = [f"{c} %" if c in numeric and c in shares else c for c in columns]
     align = "".join("r" if column in numeric else "l" for column in columns)
     return Table(f"table-{name}", _TITLES.get(name, name), header, rows, align, notes)
 
 
-def _cells(column: str, texts: Sequence[str], numeric: Set[str]) -> list[str]:
+def _cells(texts: Sequence[str], *, numeric: bool, shares: bool, signed: bool) -> list[str]:
     """A column as it is printed: shares in percent, figures with the same decimals."""
-    if column not in numeric:
+    if not numeric:
         return [clip(text, 200) or NOTHING for text in texts]
     values = [as_number(text) for text in texts]
-    if column in _SHARES:
-        return [NOTHING if v != v else percent(v, signed=column == "delta") for v in values]
+    if shares:
+        return [NOTHING if v != v else percent(v, signed=signed) for v in values]
     finite = [abs(v) for v in values if math.isfinite(v)]
     whole = all(v == int(v) for v in finite)
     decimals = 0 if whole else max(0, min(6, 3 - math.floor(math.log10(max(finite)))))

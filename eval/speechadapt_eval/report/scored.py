@@ -92,7 +92,9 @@ def read_run(path: Path) -> ScoredRun:
     """
     run = Run.read(path)
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in run.table("wer"):  # the first unit of each is the main one
+    compared = {row.get("unit") for row in run.table("pairs")}
+    # A set may be scored in several units: the one that systems are compared by, or the first.
+    for row in sorted(run.table("wer"), key=lambda row: row.get("unit") not in compared):
         cells.setdefault((row.get("system", ""), row.get("set", "")), row)
     parts = []
     for system, one in run.decoded():

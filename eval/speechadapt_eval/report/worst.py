@@ -107,8 +107,9 @@ def alignments_html(lists: Sequence[CaseList], names: Sequence[str], players: Pl
             if size > share:
                 break
             share, room = share - size, room - size
-            recording = case.parts[-1].rows[case.utterances[-1].id].fields.get("audio")
-            player = players.player(recording)
+            part, name = case.parts[-1], case.utterances[-1].id
+            recording = part.rows[name].fields.get("audio")
+            player = players.player(recording, part.number(name, "start"), part.number(name, "end"))
             articles.append(_article(case, names, player) if player else drawn)
         left = one.total - len(articles)
         said = f"{len(articles):,} of {one.total:,} utterances"
@@ -126,6 +127,8 @@ def _article(case: Case, names: Sequence[str], player: str = "") -> str:
         about.append(str(fields["noise"]))
     if not math.isnan(snr := part.number(utterance.id, "snr")):
         about.append(f"{snr:g} dB")
+    if fields.get("error"):
+        about.append(f"failed: {fields['error']}")
     return article(
         utterance,
         {name: part.rate for name, part in zip(names, case.parts, strict=True)},
