@@ -16,6 +16,7 @@ COMMANDS = {
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two systems, paired",
     "report": "one page of a run, or of two compared",
+    "run": "let systems transcribe test sets, and compare them",
 }
 
 
