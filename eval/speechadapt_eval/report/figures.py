@@ -202,12 +202,15 @@ def _trade_off(scored: ScoredRun, name: str, label: str, costs: dict[str, Any]) 
     series = [Series(s, [points[s]], dots=True, line=False) for s in points]
     # Steps: what lies between two systems is not promised by either.
     steps = [front[0], *(p for a, b in pairwise(front) for p in ((b[0], a[1]), b))]
-    series.append(Series("not beaten in both", steps, faint=True))
+    if len(front) > 1:
+        series.append(Series("not beaten in both", steps, faint=True))
     title = f"Error rate against {label}"
     chart = Chart(title, label, "mean WER %", series, (), (0.0,), x_log=True)
     rows = [(s, costs[s], rates[s], points[s] in front) for s in rates]
     sets = len(scored.common_sets())
     note = f"Mean of {sets} sets, each with the same weight." if sets > 1 else ""
+    if unknown := [s for s in scored.systems if s not in rates]:
+        note += f" Not known of {', '.join(unknown)}."
     header = ("system", name.removeprefix("wer_"), "mean_rate", "not_beaten")
     return Figure(name, svg(chart), header, rows, note)
 

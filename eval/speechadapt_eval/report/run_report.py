@@ -333,17 +333,17 @@ def _facts(scored: ScoredRun) -> dict[str, str]:
         known = {
             "parameters": system.parameters,
             "trained": system.trainable,
-            "loaded in seconds": system.load_seconds,
+            "seconds to load": system.load_seconds,
             "threads": system.threads,
         }
-        said = [f"{value:,} {name}" for name, value in known.items() if value is not None]
+        said = [f"{name} {value:,}" for name, value in known.items() if value is not None]
         facts[f"system {system.name}"] = "; ".join([system.spec, *said])
     for one in scored.run.sets:
         length = f"{one.utterances:,} utterances"
         length += f", {one.seconds / 3600:.2f} h" if one.seconds else ""
         facts[f"set {one.name}"] = f"{one.path}: {length}"
-    normalizers = sorted({part.rate.normalize for part in scored.parts})
-    facts.setdefault("normaliser", ", ".join(normalizers))
+    if not any(name.startswith(("normaliser", "normalizer")) for name in facts):
+        facts["normaliser"] = ", ".join(sorted({part.rate.normalize for part in scored.parts}))
     versions = flat(scored.run.record.get("versions") or {})
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in versions.items()) or NOTHING
     return facts

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+from speechadapt_eval.report.alignment import clip
 from speechadapt_eval.report.scored import Part, ScoredRun
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.statistics.bootstrap import Paired, paired_difference
@@ -15,6 +17,7 @@ from speechadapt_eval.transcripts.wer import ErrorRate
 HEADER = ("system", "set", "A %", "B %", "Δ", "Δ 95 % CI", "P(B better)", "utterances")
 ALIGN = "llrrrrrr"
 FACTS = ("made with", "A", "B")
+_WIDE = 60  # letters of a fact in a terminal; the pages have all of it
 # Of a run's record: these differ between any two runs and explain nothing.
 _OWN = ("started", "seconds", "machine.load_average")
 
@@ -27,21 +30,24 @@ class Change:
         system: Its name; ``A → B`` where the runs call it differently.
         a: What run A has.
         b: What run B has.
-        paired: The difference on the utterances of both; None where nothing can be compared.
-        utterances: How many both have, with the same reference.
+        rates: Error rates of A and B on the utterances that were compared (all of each, where
+            nothing can be compared).
+        paired: The difference of the two; None where nothing can be compared.
+        utterances: How many were compared: both have them, with the same reference.
         note: What was left out, or why nothing can be compared.
     """
 
     system: str
     a: Part
     b: Part
+    rates: tuple[float, float]
     paired: Paired | None
     utterances: int
     note: str = ""
 
     def cells(self) -> list[str]:
         """The change as text, in the order of ``HEADER``."""
-        rates = [self.system, self.a.set, percent(self.a.rate.rate), percent(self.b.rate.rate)]
+        rates = [self.system, self.a.set, *map(percent, self.rates)]
         if self.paired is None:
             return [*rates, "n/a", "n/a", "n/a", "0"]
         paired = self.paired
@@ -101,8 +107,8 @@ class Comparison:
                 {
                     "system": change.system,
                     "set": change.a.set,
-                    "rate_a": change.a.rate.rate,
-                    "rate_b": change.b.rate.rate,
+                    "rate_a": change.rates[0],
+                    "rate_b": change.rates[1],
                     "delta": change.paired.delta if change.paired else None,
                     "low": change.paired.low if change.paired else None,
                     "high": change.paired.high if change.paired else None,
@@ -121,8 +127,8 @@ class Comparison:
 def compare_runs(a: ScoredRun, b: ScoredRun) -> Comparison:
     """Compare two runs, system by system and set by set.
 
-    Systems are matched by name; where each run has only one, these two are compared. The rates
-    are those of all utterances of each run, the differences those of the utterances in both.
+    Systems are matched by name; where each run has only one, these two are compared. What is
+    compared are the utterances that both runs have, with the same reference.
     """
     others = {name: name for name in b.systems if name in a.systems}
     if not others and len(a.systems) == len(b.systems) == 1:
@@ -137,12 +143,12 @@ def compare_runs(a: ScoredRun, b: ScoredRun) -> Comparison:
     return Comparison(a, b, tuple(changes), added, removed, _differing(a, b))
 
 
-def render_comparison(comparison: Comparison, *, markdown: bool = False) -> str:
-    """The comparison as text: a table, what only one run has, how the two were made."""
+def render_comparison(comparison: Comparison) -> str:
+    """The comparison for a terminal: a table, what only one run has, how the two were made."""
     parts = []
     if comparison.changes:
         rows = [change.cells() for change in comparison.changes]
-        parts.append(render(HEADER, rows, align=ALIGN, markdown=markdown))
+        parts.append(render(HEADER, rows, align=ALIGN))
     else:
         parts.append("The runs have no system and set in common.\n")
     parts += [f"{note}\n" for note in comparison.notes]
@@ -150,7 +156,8 @@ def render_comparison(comparison: Comparison, *, markdown: bool = False) -> str:
         if names:
             parts.append(f"{what}: {', '.join(names)}\n")
     if comparison.facts:
-        parts.append(render(FACTS, comparison.facts, align="lll", markdown=markdown))
+        facts = [[clip(text, _WIDE) for text in fact] for fact in comparison.facts]
+        parts.append(render(FACTS, facts, align="lll"))
     else:
         parts.append("Both were made with the same versions and settings.\n")
     return "\n".join(parts)
@@ -162,18 +169,20 @@ def flat(facts: Any, name: str = "") -> dict[str, str]:
         inner = [flat(value, f"{name}.{key}" if name else str(key)) for key, value in facts.items()]
         return {key: text for part in inner for key, text in part.items()}
     if isinstance(facts, list):
-        return {name: ", ".join(map(str, facts))}
+        joined = shlex.join(map(str, facts)) if name == "command" else ", ".join(map(str, facts))
+        return {name: joined or "–"}
     return {name: "–" if facts is None else str(facts)}
 
 
 def _change(a: Part, b: Part) -> Change:
     system = b.system if a.system == b.system else f"{a.system} → {b.system}"
+    rates = a.rate.rate, b.rate.rate
     if (a.rate.unit, a.rate.normalize) != (b.rate.unit, b.rate.normalize):
         note = (
             f"A counts {a.rate.unit}s normalised as {a.rate.normalize!r}, B {b.rate.unit}s "
             f"normalised as {b.rate.normalize!r}: not compared"
         )
-        return Change(system, a, b, None, 0, note)
+        return Change(system, a, b, rates, None, 0, note)
     before = {u.id: u.ref for u in a.rate.utterances}
     same = {u.id for u in b.rate.utterances if before.get(u.id) == u.ref}
     every = len(before.keys() | {u.id for u in b.rate.utterances})
@@ -181,9 +190,10 @@ def _change(a: Part, b: Part) -> Change:
     if len(same) < every:
         note = f"{every - len(same):,} utterances are in one run only or have another reference"
     if not same:
-        return Change(system, a, b, None, 0, f"{note}: not compared")
-    paired = paired_difference(_only(a.rate, same), _only(b.rate, same), b.speakers)
-    return Change(system, a, b, paired, len(same), note)
+        return Change(system, a, b, rates, None, 0, f"{note}: not compared")
+    one, two = _only(a.rate, same), _only(b.rate, same)
+    paired = paired_difference(one, two, b.speakers)
+    return Change(system, a, b, (one.rate, two.rate), paired, len(same), note)
 
 
 def _only(rate: ErrorRate, ids: Set[str]) -> ErrorRate:
