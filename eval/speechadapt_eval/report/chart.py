@@ -139,23 +139,24 @@ def svg(chart: Chart) -> str:
     for x, label in (chart.x_names or {x: short(x) for x in x_axis.ticks}).items():
         parts.append(_text(across(x), HEIGHT - 24, label))
     parts.append(_text((WIDTH + _LEFT - _RIGHT) / 2, HEIGHT - 7, chart.x_label))
-    legend, number = [], 0
+    legend, number, step = [], 0, min(4.0, 16 / len(chart.series))
     for series in chart.series:
         style = "faint" if series.faint else f"c{number % COLOURS}"
         mark = _MARKS[(number + number // COLOURS) % len(_MARKS)]
+        # Error bars at the same x stand side by side, each with its line and marks.
+        aside = step * (number - (len(chart.series) - 1) / 2) if series.errors else 0.0
         if series.line:
             ends = " ".join(
-                f"{across(x):.1f},{down(y):.1f}" for x, y in _thin(_finite(series.points))
+                f"{across(x) + aside:.1f},{down(y):.1f}" for x, y in _thin(_finite(series.points))
             )
             parts.append(f'<polyline class="line {style}" points="{ends}"/>')
         for (x, _), (low, high) in zip(series.points, series.errors, strict=False):
             if all(map(math.isfinite, (x, low, high))):
-                at = across(x) + 3 * (number % COLOURS)  # beside those of other series
+                at = across(x) + aside
                 parts.append(
                     f'<path class="error {style}" d="M{at:.1f} {down(low):.1f}V{down(high):.1f}"/>'
                 )
         if series.dots:
-            aside = 3 * (number % COLOURS) if series.errors else 0
             parts += [
                 f'<path class="dot {style}" d="{mark}" '
                 f'transform="translate({across(x) + aside:.1f} {down(y):.1f})"/>'
