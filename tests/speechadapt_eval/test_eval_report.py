@@ -9,12 +9,12 @@ import shutil
 import struct
 import subprocess
 import wave
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Checked
 
 from speechadapt_eval.cli.main import main
 from speechadapt_eval.io import Row
@@ -157,33 +157,6 @@ def run(tmp_path_factory):
 def report(run):
     assert main(["report", str(run)]) == 0
     return run / "report.html"
-
-
-class Checked(HTMLParser):
-    """Collects tags and texts, and insists that every tag is closed in order."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def numbers(run, name):
