@@ -425,6 +425,7 @@ def test_two_runs_compared(tmp_path, run, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["comparison"]["changes"][1]["delta"] == pytest.approx(direct.delta)
     html = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
+    assert "<h3>adapters · be_test · be-" in html
     assert (
         "From A (monday) to B (tuesday)" in html and "B: tuesday errs less than A: monday" in html
     )

@@ -6,7 +6,6 @@ here, once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,8 @@ from speechadapt_eval.report.alignment import clip
 from speechadapt_eval.report.audio import Players
 from speechadapt_eval.report.figures import Figure, figures, mean_rate
 from speechadapt_eval.report.markup import document, paragraphs, section, table
-from speechadapt_eval.report.scored import Part, ScoredRun, as_number
+from speechadapt_eval.report.run_tables import Table, run_tables
+from speechadapt_eval.report.scored import Part, ScoredRun
 from speechadapt_eval.report.systems import NOTHING
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.report.versus import ALIGN, FACTS, HEADER, Comparison, flat
@@ -27,52 +27,7 @@ from speechadapt_eval.report.worst import alignments_html, case_lists, cases
 
 WORST = 50
 _SIDES = 4  # systems side by side, unless asked for more
-_MOST_ROWS = 300  # of a table in the page; the file has all
 _MOST_NUMBERS = 60  # rows of a plot's numbers below it
-_RATE = ("rate", "low", "high")
-_REGRET = ("regret", "regret_low", "regret_high")
-_SHARES = {  # columns of each table that are printed in percent
-    "wer": _RATE,
-    "slices": _RATE,
-    "pairs": ("delta", "low", "high"),
-    "stream_pairs": ("delta", "low", "high"),
-    "matrix": ("value", "low", "high", "delta", "delta_low", "delta_high", *_REGRET),
-    "routing": ("top1", "low", "high", *_REGRET),
-}
-# In this order and by these titles; further tables follow under their own names.
-_TITLES = {
-    "wer": "Error rates",
-    "pairs": "Paired differences",
-    "stream_pairs": "Streams against offline",
-    "slices": "Slices",
-    "hallucination": "Hallucination",
-    "speed": "Speed",
-    "latency": "Latency of streams",
-    "mos": "MOS of the input",
-    "matrix": "Matrix",
-    "routing": "Routing",
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report, as texts.
-
-    Attributes:
-        name: Its id in the page.
-        title: Heading.
-        header: A title for each column.
-        rows: The cells of each row.
-        align: ``l`` or ``r`` for each column.
-        notes: Remarks below it.
-    """
-
-    name: str
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +88,7 @@ class Report:
             f"<header><h1>{escape(self._title())}</h1>{paragraphs(self._intro())}</header><main>",
             *map(_table_html, tables),
             section("Figures", f'<div class="charts">{drawn}</div>') if drawn else "",
-            *map(_table_html, self._tables()),
+            *map(_table_html, run_tables(self.scored)),
             self._transcripts(Players(folder, self.embed)),
             f'</main><footer class="about">{_facts_html(self.scored)}</footer>',
         ]
@@ -142,8 +97,8 @@ class Report:
     def markdown(self) -> str:
         """The report for a pull request: tables and facts, no drawings."""
         parts = [f"# {_code(self._title())}\n", *(f"{_text(line)}\n" for line in self._intro())]
-        for one in (*self._comparison(), self._overview(), *self._tables()):
-            rows = [[_text(cell) for cell in row] for row in one.rows[:_MOST_ROWS]]
+        for one in (*self._comparison(), self._overview(), *run_tables(self.scored)):
+            rows = [[_text(cell) for cell in row] for row in one.rows]
             parts.append(f"## {_text(one.title)}\n")
             parts.append(render(one.header, rows, align=one.align, markdown=True))
             parts += [f"{_text(note)}\n" for note in one.notes]
@@ -204,15 +159,6 @@ class Report:
         changes = Table("changes", title, HEADER, rows, ALIGN, notes)
         return [changes, facts] if one.facts else [changes]
 
-    def _tables(self) -> list[Table]:
-        folder = self.scored.run.path / "tables"
-        found = sorted(path.stem for path in folder.glob("*.csv")) if folder.is_dir() else []
-        found = [name for name in found if not name.endswith("_utt")]  # a row an utterance
-        names = [name for name in _TITLES if name in found]
-        names += [name for name in found if name not in _TITLES]
-        tables = (_csv_table(self.scored, name) for name in names)
-        return [one for one in tables if one.rows]
-
     def _transcripts(self, players: Players) -> str:
         scored = self.scored
         if self.against is not None and self.against.changes:
@@ -238,60 +184,6 @@ def _rate(part: Part) -> str:
     rate = percent(part.rate.rate)
     ends = percent_range(part.low, part.high)
     return rate if ends == "n/a" else f"{rate} {ends}"
-
-
-def _csv_table(scored: ScoredRun, name: str) -> Table:
-    """A table of the run, its shares in percent; columns that are empty or alike are left out."""
-    records = scored.run.table(name)
-    shares = _SHARES.get(name, ())
-    columns = [
-        column
-        for column in dict.fromkeys(key for record in records for key in record if key)
-        if any(record.get(column) for record in records)
-    ]
-    notes = []
-    if len(records) > 1:
-        alike = {
-            column: records[0][column]
-            for column in columns
-            if column not in ("system", "set") and len({r.get(column) for r in records}) == 1
-        }
-        columns = [column for column in columns if column not in alike]
-        if alike:
-            notes.append("In every row: " + ", ".join(f"{k} {v}" for k, v in alike.items()) + ".")
-    if len(records) > _MOST_ROWS:
-        notes.append(f"The first {_MOST_ROWS:,} of {len(records):,} rows; all: tables/{name}.csv.")
-    numeric = {
-        column
-        for column in columns
-        if all(as_number(value) == as_number(value) for r in records if (value := r.get(column)))
-    }
-    texts = [
-        _cells(
-            [record.get(column) or "" for record in records[:_MOST_ROWS]],
-            numeric=column in numeric,
-            shares=column in shares,
-            signed=column.startswith("delta"),
-        )
-        for column in columns
-    ]
-    rows = list(zip(*texts, strict=True))
-    header = [f"{c} %" if c in numeric and c in shares else c for c in columns]
-    align = "".join("r" if column in numeric else "l" for column in columns)
-    return Table(f"table-{name}", _TITLES.get(name, name), header, rows, align, notes)
-
-
-def _cells(texts: Sequence[str], *, numeric: bool, shares: bool, signed: bool) -> list[str]:
-    """A column as it is printed: shares in percent, figures with the same decimals."""
-    if not numeric:
-        return [clip(text, 200) or NOTHING for text in texts]
-    values = [as_number(text) for text in texts]
-    if shares:
-        return [NOTHING if v != v else percent(v, signed=signed) for v in values]
-    finite = [abs(v) for v in values if math.isfinite(v)]
-    whole = all(v == int(v) for v in finite)
-    decimals = 0 if whole else max(0, min(6, 3 - math.floor(math.log10(max(finite)))))
-    return [NOTHING if v != v else f"{v:,.{decimals}f}" for v in values]
 
 
 def _drawing(figure: Figure) -> str:

@@ -123,6 +123,8 @@ def _article(case: Case, names: Sequence[str], player: str = "") -> str:
     part, utterance = case.parts[-1], case.utterances[-1]
     fields = part.rows[utterance.id].fields
     about = [part.set, utterance.id]
+    if part.system not in names:  # they are two runs of it
+        about.insert(0, part.system)
     if fields.get("noise"):
         about.append(str(fields["noise"]))
     if not math.isnan(snr := part.number(utterance.id, "snr")):
