@@ -14,6 +14,7 @@ from speechadapt_eval.errors import EvalError
 # a function of the parsed options that returns what is printed.
 COMMANDS = {
     "run": "let systems transcribe test sets, and compare them",
+    "report": "one page of a run, or of two compared",
     "wer": "error rate of one system, in Kaldi's lines",
     "compare": "difference of two or more systems, paired",
     "hallucination": "text that nobody spoke: output on silence, insertion runs, loops",

@@ -6,24 +6,18 @@ shown by colour and by mark, so they survive print and colour blindness.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 from speechadapt_eval.outputs import write_text
+from speechadapt_eval.report.alignment import LEGEND, article
+from speechadapt_eval.report.bars import Bar, bars_html
 from speechadapt_eval.report.chart import Chart, svg
-from speechadapt_eval.report.page_style import STYLE
-from speechadapt_eval.report.systems import HEADER, NOTHING, SystemRow, notes
-from speechadapt_eval.report.table import percent, percent_range
-from speechadapt_eval.transcripts.wer import ErrorRate, Op, require_same_utterances
-
-_LEGEND = (
-    '<p class="note">Marks: <span class="sub"><ins>heard</ins><del>spoken</del></span> another '
-    'word than spoken; <del class="gone">missing</del> a word left out; '
-    '<ins class="more">extra</ins> a word that nobody spoke.</p>'
-)
+from speechadapt_eval.report.markup import document, paragraphs, section, table
+from speechadapt_eval.report.systems import ALIGN, HEADER, SystemRow, notes
+from speechadapt_eval.transcripts.wer import ErrorRate, require_same_utterances
 
 
 @dataclass(frozen=True)
@@ -72,74 +66,32 @@ def render_page(page: Page) -> str:
     Raises:
         EvalError: The systems were scored on different utterances.
     """
+    commands = escape("\n".join(page.next_commands))
+    charts = "".join(map(svg, page.charts))
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(page.title)}</title><style>{STYLE}</style></head><body>",
-        f"<header><h1>{escape(page.title)}</h1>{_paragraphs(page.intro)}</header><main>",
+        f"<header><h1>{escape(page.title)}</h1>{paragraphs(page.intro)}</header><main>",
+        section("Results", table(HEADER, [row.cells() for row in page.rows], ALIGN, cards=True))
+        if page.rows
+        else "",
+        section("WER with 95 % CI", _bars(page.rows), paragraphs(notes(page.rows), "note"))
+        if page.rows
+        else "",
+        section("Training", f'<div class="charts">{charts}</div>' if charts else ""),
+        section("What next", f"<pre>{commands}</pre>" if commands else ""),
+        section("Transcripts", *_transcripts(page)) if page.systems else "",
+        f'</main><footer class="about">{paragraphs(page.footer)}</footer>',
     ]
-    if page.rows:
-        parts += ["<section><h2>Results</h2>", _table(page.rows), "</section>"]
-        parts += ["<section><h2>WER with 95 % CI</h2>", _bars(page.rows)]
-        parts += [_paragraphs(notes(page.rows), "note"), "</section>"]
-    if page.charts:
-        parts += ['<section><h2>Training</h2><div class="charts">']
-        parts += [*map(svg, page.charts), "</div></section>"]
-    if page.next_commands:
-        commands = escape("\n".join(page.next_commands))
-        parts.append(f"<section><h2>What next</h2><pre>{commands}</pre></section>")
-    if page.systems:
-        parts += ["<section><h2>Transcripts</h2>", *_transcripts(page), "</section>"]
-    parts.append(f'</main><footer class="about">{_paragraphs(page.footer)}</footer></body></html>')
-    return "\n".join(part for part in parts if part) + "\n"
-
-
-def _paragraphs(texts: Iterable[str], style: str = "") -> str:
-    opening = f'<p class="{style}">' if style else "<p>"
-    return "".join(f"{opening}{escape(text)}</p>" for text in texts)
-
-
-def _table(rows: Sequence[SystemRow]) -> str:
-    # The roles keep it a table for screen readers where a phone's style shows cards.
-    head = "".join(f'<th scope="col" role="columnheader">{escape(name)}</th>' for name in HEADER)
-    lines = []
-    for row in rows:
-        system, *cells = row.cells()
-        lines.append(
-            f'<tr role="row"><th scope="row" role="rowheader">{escape(system)}</th>'
-            + "".join(
-                f'<td role="cell" data-label="{escape(label)}"'
-                + (' class="none"' if cell == NOTHING else "")
-                + f">{escape(cell)}</td>"
-                for label, cell in zip(HEADER[1:], cells, strict=True)
-            )
-            + "</tr>"
-        )
-    return (
-        f'<table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{"".join(lines)}</tbody></table>'
-    )
+    return document(page.title, parts)
 
 
 def _bars(rows: Sequence[SystemRow]) -> str:
-    """A bar for each system's WER with its interval as a whisker, on one scale."""
-    ends = [x for row in rows for x in (row.wer, row.interval.high) if math.isfinite(x)]
-    scale = 97 / max([*ends, 1e-9])
-    lines = []
-    for row in rows:
-        name = escape(f"{row.system}, {row.context}" if row.context else row.system)
-        ci = percent_range(row.interval.low, row.interval.high)
-        drawn = ""
-        if math.isfinite(row.wer):
-            drawn = f'<i style="width:{row.wer * scale:.2f}%"></i>'
-        if math.isfinite(row.interval.low) and math.isfinite(row.interval.high):
-            width = (row.interval.high - row.interval.low) * scale
-            drawn += f'<u style="left:{row.interval.low * scale:.2f}%;width:{width:.2f}%"></u>'
-        lines.append(
-            f'<div><div class="what"><span>{name}</span><b>{percent(row.wer)} {escape(ci)}</b>'
-            f'</div><div class="track" aria-hidden="true">{drawn}</div></div>'
-        )
-    return f'<div class="bars">{"".join(lines)}</div>'
+    names = [f"{row.system}, {row.context}" if row.context else row.system for row in rows]
+    return bars_html(
+        [
+            Bar(name, row.wer, row.interval.low, row.interval.high)
+            for name, row in zip(names, rows, strict=True)
+        ]
+    )
 
 
 def _transcripts(page: Page) -> list[str]:
@@ -161,34 +113,12 @@ def _transcripts(page: Page) -> list[str]:
     last = list(page.systems)[-1]
     parts = [f'<p class="note">{shown.capitalize()} utterances, worst of {escape(last)} first. ']
     parts[0] += f"Texts {scored}.</p>"
-    parts.append(_LEGEND)
-    lang = f' lang="{escape(page.language)}"' if page.language else ""
+    parts.append(LEGEND)
     for i in order:
-        utterance = rates[-1].utterances[i]
-        recording = page.audio.get(utterance.id)
-        about = escape(utterance.id if recording is None else f"{utterance.id} · {recording}")
-        ref = escape(utterance.ref) or '<span class="empty">nothing spoken</span>'
-        lines = [f'<dt>reference</dt><dd dir="auto"{lang}>{ref}</dd>']
-        for name, rate in page.systems.items():
-            scored_one = rate.utterances[i]
-            text = _marked(rate.alignment(scored_one), "" if rate.unit == "char" else " ")
-            errors = f"{scored_one.errors} / {scored_one.n_ref}"
-            lines.append(
-                f'<dt>{escape(name)}</dt><dd><span dir="auto"{lang}>{text}</span>'
-                f'<span class="rate">{errors} wrong</span></dd>'
-            )
-        parts.append(f'<article class="utt"><h3>{about}</h3><dl>{"".join(lines)}</dl></article>')
+        of_each = [rate.utterances[i] for rate in rates]
+        recording = page.audio.get(of_each[-1].id)
+        heading = of_each[-1].id + ("" if recording is None else f" · {recording}")
+        parts.append(
+            article(of_each[-1], page.systems, of_each, heading=heading, language=page.language)
+        )
     return parts
-
-
-def _marked(ops: Sequence[Op], joint: str) -> str:
-    """A hypothesis with its errors marked."""
-    if not any(op.hyp for op in ops) and not any(op.ref for op in ops):
-        return '<span class="empty">nothing heard</span>'
-    marked = {
-        "equal": "{hyp}",
-        "substitute": '<span class="sub"><ins>{hyp}</ins><del>{ref}</del></span>',
-        "delete": '<del class="gone">{ref}</del>',
-        "insert": '<ins class="more">{hyp}</ins>',
-    }
-    return joint.join(marked[op.kind].format(ref=escape(op.ref), hyp=escape(op.hyp)) for op in ops)

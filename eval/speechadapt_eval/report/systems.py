@@ -22,6 +22,7 @@ HEADER = (
     "% of base",
     "seconds",
 )
+ALIGN = "ll" + "r" * 8  # texts left, figures right
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class SystemRow:
 
 def render_systems(rows: Sequence[SystemRow], *, markdown: bool = False) -> str:
     """Render the comparison as a table, followed by what its intervals do not say."""
-    table = render(HEADER, [row.cells() for row in rows], align="ll" + "r" * 8, markdown=markdown)
+    table = render(HEADER, [row.cells() for row in rows], align=ALIGN, markdown=markdown)
     return table + "".join(f"\n{note}\n" for note in notes(rows))
 
 
