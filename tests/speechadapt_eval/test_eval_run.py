@@ -241,6 +241,47 @@ def test_a_set_without_references_has_no_error_rate(here, capsys):
     assert len(Run.read(here / "out").table("speed")) == 1
 
 
+def test_jobs_share_the_time_among_them(here):
+    data_dir(here / "ro", 12)
+    asr = script(here / "asr", "sleep 0.1; echo ala")
+    began = time.monotonic()
+    assert run("--system", f"mine={asr}", "--set", "ro=ro", "--jobs", "4") == 0
+    took = Run.read(here / "out").decoding("mine", "ro")
+    assert 12 * 0.1 / 4 <= took.seconds <= time.monotonic() - began
+    assert took.batched and rows("mine")["ro00"].fields["seconds"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak cannot be reset elsewhere")
+def test_memory_is_that_of_the_system_not_of_the_one_before(here, monkeypatch):
+    data_dir(here / "ro", 1)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (here / "sizes.py").write_text(
+        "class Big:\n    def __init__(self):\n        self.data = b'x' * 500_000_000\n"
+        "    def __call__(self, path):\n        return 'ala'\n"
+        "def small(path):\n    return 'ala'\n"
+    )
+    systems = ("--system", "big=python:sizes:Big", "--system", "small=python:sizes:small")
+    assert run(*systems, "--set", "ro=ro") == 0
+    big, small = (
+        Run.read(here / "out").decoding(name, "ro").peak_memory_bytes for name in ("big", "small")
+    )
+    assert big - small > 400_000_000
+
+
+def test_what_an_earlier_run_left_is_no_part_of_the_next(here, capsys):
+    data_dir(here / "ro", 2)
+    asr = script(here / "asr", "echo ala")
+    assert run("--system", f"a={asr}", "--set", "x=ro", "--unit", "char") == 0
+    (here / "out/notes.txt").write_text("mine")
+    (here / "ro/ro01.flac").unlink()
+    failure(capsys, "--system", f"b={asr}", "--set", "x=ro")
+    assert sorted(path.name for path in (here / "out").iterdir()) == [
+        "cache", "notes.txt", "run.json", "tables"
+    ]  # fmt: skip
+    assert Run.read(here / "out").table("wer") == []
+    assert list(Run.read(here / "out").decoded()) == []
+
+
 def test_limit(here):
     data_dir(here / "ro")
     asr = script(here / "asr", "echo ala")
@@ -291,6 +332,8 @@ class Open:
     facts = {"parameters": 5, "name": "no"}
     def __init__(self, argument):
         self.argument = argument
+        with open("calls", "a") as log:
+            log.write("opened\\n")
     def transcribe(self, clip):
         with open("calls", "a") as log:
             log.write(f"{clip.id}\\n")
@@ -329,8 +372,8 @@ def test_kinds_of_other_packages_in_batches_and_one_by_one(here, plugin):
     data_dir(here / "be", 2, "be", seed=1)
     mine = ("--system", "mine=others:{lang}", "--set", "ro=ro", "--set", "be=be")
     assert run(*mine) == 0
-    warm_and_batch = ["ro00", "batch3", "closed", "be00", "batch2", "closed"]
-    assert calls(here) == warm_and_batch
+    by_language = ["opened", "ro00", "batch3", "closed", "opened", "be00", "batch2", "closed"]
+    assert calls(here) == by_language
     assert {row.hyp for row in rows("mine", "be").values()} == {"be"}
     assert {row.fields["seconds"] for row in rows("mine").values()} == {None}
     read = Run.read(here / "out")
@@ -338,15 +381,21 @@ def test_kinds_of_other_packages_in_batches_and_one_by_one(here, plugin):
     assert (read.systems[0].parameters, read.systems[0].name) == (5, "mine")
     assert read.table("speed")[0]["p50"] == "" and float(read.table("speed")[0]["rtf"]) > 0
     assert run(*mine) == 0
-    assert len(calls(here)) == 6
+    assert len(calls(here)) == 8
 
     assert run(*mine, "--one-by-one") == 0
-    alone = ["ro00", "ro00", "ro01", "ro02", "closed", "be00", "be00", "be01", "closed"]
-    assert calls(here)[6:] == alone
+    alone = ["opened", "ro00", "ro00", "ro01", "ro02", "closed"]
+    alone += ["opened", "be00", "be00", "be01", "closed"]
+    assert calls(here)[8:] == alone
     assert all(row.fields["seconds"] > 0 for row in rows("mine").values())
     assert float(Run.read(here / "out").table("speed")[0]["p99"]) > 0
     assert run(*mine) == 0  # what was timed alone serves as well
-    assert len(calls(here)) == 6 + len(alone)
+    assert len(calls(here)) == 8 + len(alone)
+    (here / "calls").unlink()
+    assert run("--system", "mine=others:any", *mine[2:]) == 0
+    assert calls(here) == ["opened", "ro00", "batch3", "batch2", "closed"]  # one for both sets
+    read = Run.read(here / "out")
+    assert [read.decoding("mine", s).warmup_utterances for s in ("ro", "be")] == [1, 0]
 
 
 def test_one_bad_clip_does_not_spoil_its_batch(here, plugin):

@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> str:
     record = run_record(
         ["speechadapt-eval", *sys.argv[1:]],
         {"bootstrap": args.seed},
-        normalizer=args.normalize,
+        normaliser=args.normalize,
         limit=args.limit,
         one_by_one=args.one_by_one,
         jobs=args.jobs,

@@ -30,7 +30,7 @@ from speechadapt_eval.io import Row
 from speechadapt_eval.outputs import as_json
 from speechadapt_eval.runs.cache import Cache
 from speechadapt_eval.runs.clips import Clip, ClipError, duration
-from speechadapt_eval.runs.folder import RECORD, Decoding, Run, RunSet, RunSystem
+from speechadapt_eval.runs.folder import RECORD, TABLES, Decoding, Run, RunSet, RunSystem
 from speechadapt_eval.runs.sets import DataSet, Item
 from speechadapt_eval.runs.systems.files import json_sha256
 from speechadapt_eval.runs.systems.protocol import (
@@ -46,6 +46,7 @@ from speechadapt_eval.runs.systems.registry import Spec, reason, sentence
 from speechadapt_eval.speed.timing import Stopwatch, peak_memory
 
 ON_ERROR = ("stop", "empty")
+_FORMAT = 1  # of what the cache holds
 _BATCH_SECONDS = 300.0  # of audio that a system gets at a time, and is lost by a kill
 _BATCH_CLIPS = 256
 _FACTS = ("parameters", "trainable", "load_seconds", "threads")
@@ -132,13 +133,16 @@ def run(
     check_target(out)
     # Made first, so that a mistake in the last one is told before the first has worked an hour.
     systems = [_systems(spec, sets) for spec in specs]
-    shutil.rmtree(out / "hyps", ignore_errors=True)  # of an earlier run; the cache has them
     run = Run(
         out,
         tuple(RunSystem(spec.name, spec.text) for spec in specs),
         tuple(RunSet(t.name, t.path, t.language, len(t.items)) for t in sets),
         dict(record),
     )
+    # What an earlier run left would not belong to this one; the cache has what can be used.
+    shutil.rmtree(out / "hyps", ignore_errors=True)
+    for table in TABLES:
+        run.table_path(table).unlink(missing_ok=True)
     prepared = {t.name: _prepare(t) for t in sets}
     run = replace(run, sets=tuple(replace(s, seconds=_total(prepared[s.name])) for s in run.sets))
     run.write()
@@ -168,12 +172,12 @@ def _systems(spec: Spec, sets: Sequence[DataSet]) -> dict[str, System]:
 
 
 class _Job:
-    """One system on one set: opened when the first clip is not in the cache."""
+    """One system on some sets: opened when a clip is not in the cache."""
 
     def __init__(self, system: System, name: str, cache: Cache, options: Options):
         self._system, self._name, self._cache, self._options = system, name, cache, options
         with sentence(f"system {name!r}"):
-            self._fingerprint = json_sha256(dict(system.fingerprint()))
+            self._fingerprint = json_sha256([_FORMAT, dict(system.fingerprint())])
         self._open: OpenSystem | None = None
         self._warmed = 0
         self.facts: dict[str, Any] = self._cache.get(self._key("opened")) or {}
@@ -216,7 +220,9 @@ class _Job:
         self, items: Mapping[str, _Prepared], found: Mapping[str, _Result]
     ) -> Iterator[tuple[str, _Result]]:
         """Yield what is not found, each stored before it is yielded."""
-        system = self._opened(next(p.item.clip for k, p in items.items() if k not in found))
+        system = self._open
+        if system is None:
+            system = self._opened(next(p.item.clip for k, p in items.items() if k not in found))
         settings = self._options.settings
         if batches(system) and not self._options.one_by_one:
             for chunk in _chunks(items):
@@ -397,7 +403,7 @@ def _entry(result: _Result) -> dict[str, Any]:
 def _row(one: _Prepared, result: _Result) -> Row:
     clip = one.item.clip
     fields: dict[str, Any] = {
-        **one.item.fields,
+        **{name: value for name, value in one.item.fields.items() if name not in _OURS},
         "duration": one.seconds,
         "audio": clip.audio,
         **({} if clip.start is None else {"start": clip.start}),

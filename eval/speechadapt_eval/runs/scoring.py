@@ -6,7 +6,7 @@ Each is a table of the run's folder (see ``folder.TABLES``): rates and differenc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from speechadapt_eval.statistics.bootstrap import interval_of, paired_difference
 from speechadapt_eval.transcripts.wer import UNITS, ErrorRate, score
 
 HEADER = (
-    *("system", "set", "WER %", "95 % CI", "CER %", "Δ", "Δ 95 % CI", "P(better)"),
+    *("system", "set", "WER %", "95 % CI", "CER %", "Δ {}", "Δ 95 % CI", "P(better)"),
     *("RTF", "p95 s", "failed"),
 )
 
@@ -123,19 +123,18 @@ def write_figures(run: Run, figures: Figures) -> None:
         run.write_table(name, getattr(figures, name))
 
 
-def speed_of(took: Decoding, rows: Any) -> dict[str, Any]:
+def speed_of(took: Decoding, rows: Iterable[Row]) -> dict[str, Any]:
     """Real-time factor and, where each clip has its own time, percentiles in seconds."""
     audio, seconds = took.audio_seconds, took.seconds
-    known = audio is not None and seconds is not None and audio > 0 and seconds > 0
-    rtf = seconds / audio if known else math.nan  # type: ignore[operator]
-    own = [row.fields.get("seconds") for row in rows if "error" not in row.fields]
-    alone = bool(own) and all(isinstance(value, int | float) for value in own)
-    p50, p95, p99 = percentiles(own if alone else [])
+    rtf = seconds / audio if seconds is not None and audio else math.nan
+    rows = [row for row in rows if "error" not in row.fields]
+    own = [s for row in rows if isinstance(s := row.fields.get("seconds"), int | float)]
+    p50, p95, p99 = percentiles(own if len(own) == len(rows) else [])
     return {
         "audio_seconds": audio,
         "seconds": seconds,
         "rtf": rtf,
-        "rtfx": 1 / rtf if known else math.nan,
+        "rtfx": 1 / rtf if rtf else math.nan,
         **{"p50": p50, "p95": p95, "p99": p99},
         "batched": took.batched,
         "load_average": took.load_average,
@@ -174,10 +173,12 @@ def render_figures(run: Run, figures: Figures) -> str:
                 str(figures.failed.get(where, 0)),
             ]
         )
-    return render(HEADER, body, align="ll" + "r" * 9) + "".join(f"\n{n}" for n in figures.notes)
+    compared = "CER" if any(row["unit"] == "char" for row in figures.pairs) else "WER"
+    header = [title.format(compared) for title in HEADER]
+    return render(header, body, align="ll" + "r" * 9) + "".join(f"\n{n}" for n in figures.notes)
 
 
-def _cell(row: Mapping[str, Any] | None, name: str, form: Any) -> str:
+def _cell(row: Mapping[str, Any] | None, name: str, form: Callable[[float], str]) -> str:
     if row is None or row[name] is None or math.isnan(row[name]):
         return NOTHING
     return form(row[name])

@@ -54,6 +54,8 @@ class FasterWhisper:
     def open(self, settings: Settings) -> OpenFasterWhisper:
         """Load the model."""
         package = importlib.import_module("faster_whisper")
+        # Its fallback samples. Threads take the seed when they start, so it is set before.
+        importlib.import_module("ctranslate2").set_random_seed(0)
         given = self._settings
         of_model = {name: value for name, value in given.items() if name in _OF_THE_MODEL}
         with _complete(self._folder) as folder:
