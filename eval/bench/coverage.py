@@ -25,8 +25,14 @@ from speechadapt_eval.listening.mos import system_mos
 from speechadapt_eval.listening.ratings import SCALES, Rating
 from speechadapt_eval.listening.screening import screen
 from speechadapt_eval.report.table import render
-from speechadapt_eval.statistics.bootstrap import Interval, confidence_interval
+from speechadapt_eval.statistics.bootstrap import (
+    Interval,
+    Paired,
+    confidence_interval,
+    paired_difference,
+)
 from speechadapt_eval.statistics.crossed import Table, crossed_difference, crossed_mean
+from speechadapt_eval.transcripts.wer import ErrorRate, Utterance
 
 RATE = 0.2
 BOUNDS = 0.92, 0.97
@@ -41,10 +47,14 @@ class Speakers:
     spread: float = 0.06
     unequal: bool = True
 
+    def rates(self, rng: np.random.Generator) -> np.ndarray:
+        """The rate of each speaker."""
+        shape = (RATE / self.spread) ** 2
+        return np.minimum(1, rng.gamma(shape, RATE / shape, size=self.count))
+
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Errors, reference words and speaker of each utterance."""
-        shape = (RATE / self.spread) ** 2
-        rates = np.minimum(1, rng.gamma(shape, RATE / shape, size=self.count))
+        rates = self.rates(rng)
         many = rng.lognormal(-0.125, 0.5, self.count) if self.unequal else np.ones(self.count)
         speaker = np.repeat(np.arange(self.count), np.maximum(3, np.round(40 * many)).astype(int))
         words = rng.integers(3, 13, size=len(speaker))
@@ -86,6 +96,29 @@ def by_speaker(setting: Speakers, rng: np.random.Generator) -> tuple[Interval, f
     return confidence_interval(errors, words, list(speaker.astype(str)), samples=SAMPLES), RATE
 
 
+def rate_difference(setting: Speakers, rng: np.random.Generator) -> tuple[Paired, float]:
+    """Our interval of ΔWER; half of what a speaker is for B is the same as for A."""
+    rates = setting.rates(rng)
+    _, words, speaker = setting.draw(rng)
+    n_ref = np.bincount(speaker, words).astype(int)
+    systems = []
+    for share in (rates, 0.9 * (rates + setting.rates(rng)) / 2):
+        errors = rng.binomial(n_ref, share)
+        systems.append(
+            ErrorRate(
+                "word",
+                "none",
+                "strict",
+                tuple(
+                    Utterance(str(i), "", "", int(n - e), int(e), 0, 0)
+                    for i, (n, e) in enumerate(zip(n_ref, errors, strict=True))
+                ),
+            )
+        )
+    who = {u.id: u.id for u in systems[0].utterances}
+    return paired_difference(systems[0], systems[1], who, samples=SAMPLES), -0.1 * RATE
+
+
 def by_utterance(setting: Speakers, rng: np.random.Generator) -> tuple[Interval, float]:
     """The same without the speakers."""
     errors, words, _ = setting.draw(rng)
@@ -104,7 +137,10 @@ def score_difference(setting: Listening, rng: np.random.Generator) -> tuple[Inte
 
 
 def coverage(
-    method: Callable[..., tuple[Interval, float]], setting: object, runs: int, seed: int = 0
+    method: Callable[..., tuple[Interval | Paired, float]],
+    setting: object,
+    runs: int,
+    seed: int = 0,
 ) -> float:
     """Share of simulated tests whose interval holds the truth."""
     rng = np.random.default_rng(seed)
@@ -178,12 +214,15 @@ def main() -> int:
         for count in each([3, 5, 8, 12, 19, 20, 24, 40, 100]):
             setting, hard = Speakers(count), Speakers(count, spread=0.12)
             ours = promised(f"{count} speakers", coverage(by_speaker, setting, args.runs))
+            pair = coverage(rate_difference, setting, args.runs)
             alone = coverage(by_utterance, setting, args.runs // 4)
             harder = coverage(by_speaker, hard, args.runs)
             method = "t" if count < 20 else "bootstrap"
-            rows.append([str(count), method, ours, f"{100 * harder:.1f}", f"{100 * alone:.1f}"])
-        header = ["speakers", "method", "ours", "ours, hard", "over utterances"]
-        tables = [render(header, rows, align="rlrrr", markdown=True)]
+            delta = promised(f"{count} speakers, pairs", pair)
+            others = [f"{100 * share:.1f}" for share in (harder, alone)]
+            rows.append([str(count), method, ours, delta, *others])
+        header = ["speakers", "method", "WER", "ΔWER", "WER, hard", "WER, over utterances"]
+        tables = [render(header, rows, align="rlrrrr", markdown=True)]
         rows = []
         settings = [Listening(12, 20), Listening(24, 20, 0.5), Listening(8, 10)]
         for listening in each(settings):

@@ -5,9 +5,11 @@ import pytest
 from bench import coverage as bench
 
 
-@pytest.mark.parametrize("count", [3, 8, 19, 20])
-def test_intervals_over_speakers(count):
-    assert 0.91 <= bench.coverage(bench.by_speaker, bench.Speakers(count), 400) <= 0.98
+@pytest.mark.parametrize("method", ["by_speaker", "rate_difference"])
+@pytest.mark.parametrize("count", [8, 20])
+def test_intervals_over_speakers(method, count):
+    setting = bench.Speakers(count)
+    assert 0.91 <= bench.coverage(getattr(bench, method), setting, 400) <= 0.98
 
 
 def test_without_the_speakers_it_would_be_half():
