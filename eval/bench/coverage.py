@@ -229,9 +229,10 @@ def main() -> int:
             name = f"{listening.raters} x {listening.clips}"
             name += ", half missing" if listening.missing else ""
             ours = promised(name, coverage(mean_score, listening, args.runs))
-            pair = promised(f"{name}, pairs", coverage(score_difference, listening, args.runs))
+            difference = coverage(score_difference, listening, args.runs)
             naive, student = naive_coverage(listening, args.runs // 4)
-            rows.append([name, ours, pair, f"{100 * naive:.1f}", f"{100 * student:.1f}"])
+            delta = promised(f"{name}, pairs", difference)
+            rows.append([name, ours, delta, f"{100 * naive:.1f}", f"{100 * student:.1f}"])
         header = ["raters x clips", "MOS", "difference", "1.96 s/√n", "t over raters"]
         tables.append(render(header, rows, markdown=True))
         rows = []
