@@ -58,7 +58,7 @@ def read_kaldi_text(path: Path) -> dict[str, str]:
         EvalError: The file or a line cannot be read, or an id occurs twice (file and line named).
     """
     texts: dict[str, str] = {}
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         name, _, text = line.replace("\t", " ").partition(" ")
         _add(texts, name, text.strip(" "), where)
     return texts
@@ -84,7 +84,7 @@ def read_table(path: Path, what: str) -> dict[str, str]:
         EvalError: As ``read_kaldi_text``, or a line that has not two fields.
     """
     table: dict[str, str] = {}
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         fields = line.split()
         if len(fields) != 2:
             raise EvalError(f"{where}: {len(fields)} fields instead of utterance id and {what}")
@@ -104,7 +104,7 @@ def read_trn(path: Path) -> dict[str, str]:
         EvalError: As ``read_kaldi_text``, or a line without id, or with alternatives in braces.
     """
     texts: dict[str, str] = {}
-    for where, line in _lines(path, starts_with_id=False):
+    for where, line in numbered_lines(path, starts_with_id=False):
         if line.startswith(";;"):
             continue
         text, bracket, name = line.rstrip().removesuffix(")").rpartition("(")
@@ -128,7 +128,7 @@ def read_utts(path: Path) -> dict[str, Row]:
         EvalError: As ``read_kaldi_text``, or a line that is no such object.
     """
     rows: dict[str, Row] = {}
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -195,7 +195,7 @@ def _read_data_dir(folder: Path) -> Side:
     return side
 
 
-def _lines(path: Path, *, starts_with_id: bool = True) -> Iterator[tuple[str, str]]:
+def numbered_lines(path: Path, *, starts_with_id: bool = True) -> Iterator[tuple[str, str]]:
     """Yield ``(file:line, line)``."""
     try:
         data = path.read_bytes()

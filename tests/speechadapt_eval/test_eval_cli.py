@@ -121,7 +121,7 @@ def test_wer_writes_tables(folder):
     ]  # fmt: skip
     again = run(folder, "wer", "out/ref.trn", "out/hyp.trn", "--json")
     found = json.loads(again.stdout)
-    assert found["errors"] == 3 and found["interval"]["method"] == "bootstrap over 2 speakers"
+    assert found["errors"] == 3 and found["interval"]["method"] == "t over 2 speakers"
 
 
 def read_csv(path):

@@ -19,7 +19,10 @@ from speechadapt_eval.cli.scoring import (
 )
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.outputs import as_json
+from speechadapt_eval.report.scored import read_run
 from speechadapt_eval.report.table import percent, percent_range, render
+from speechadapt_eval.report.versus import compare_runs, render_comparison
+from speechadapt_eval.runs.folder import RECORD
 from speechadapt_eval.statistics.bootstrap import Interval, Paired, interval_of, paired_difference
 from speechadapt_eval.statistics.mapsswe import Mapsswe, mapsswe
 from speechadapt_eval.statistics.multiple import holm
@@ -31,6 +34,7 @@ examples:
   speechadapt-eval compare --utt2spk data/test/utt2spk ref.txt base.txt small.txt large.txt
   speechadapt-eval compare --margin 1.5 ref.txt offline.txt streaming.txt
   speechadapt-eval compare be/ref be/a be/b --and ro/ref ro/a ro/b      two sets pooled
+  speechadapt-eval compare exp/monday exp/tuesday      two runs of speechadapt-eval run
 
 The first system is the one that the others are compared with. A difference is theirs less its.
 MAPSSWE is the matched pairs test of NIST's sc_stats; its p is corrected for the number of systems.
@@ -60,7 +64,7 @@ class Pair:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``compare``."""
     add_options(parser)
-    parser.add_argument("ref", type=Path, metavar="REF")
+    parser.add_argument("ref", type=Path, metavar="REF", help="or a run, against another")
     parser.add_argument("hyps", type=Path, nargs="+", metavar="HYP", help="two systems or more")
     parser.add_argument(
         "--and",
@@ -83,6 +87,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> str:
+    if len(args.hyps) == 1 and all((run / RECORD).is_file() for run in (args.ref, *args.hyps)):
+        compared = compare_runs(*map(read_run, (args.ref, *args.hyps)))
+        return as_json(compared.as_dict()) if args.json else render_comparison(compared)
     systems, pairs = _compare(args)
     if args.json:
         return as_json(

@@ -108,7 +108,7 @@ def _place(cell: str) -> tuple[str, str, Path]:
 
 def _read(args: argparse.Namespace, path: Path) -> tuple[ErrorRate, dict[str, str]]:
     """The errors in a file, and the speakers it names."""
-    refs, hyps, speakers = {}, {}, {}
+    refs, hyps, speakers, languages = {}, {}, {}, {}
     for name, row in read_utts(path).items():
         if row.ref is None or row.hyp is None:
             missing = "ref" if row.ref is None else "hyp"
@@ -116,7 +116,9 @@ def _read(args: argparse.Namespace, path: Path) -> tuple[ErrorRate, dict[str, st
         refs[name], hyps[name] = row.ref, row.hyp
         if isinstance(row.fields.get("speaker"), str):
             speakers[name] = row.fields["speaker"]
-    rate = score_texts(args, refs, hyps)
+        if row.lang:
+            languages[name] = row.lang
+    rate = score_texts(args, refs, hyps, languages)
     return (right_or_wrong(rate) if args.accuracy else rate), speakers
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from speechadapt_eval.cli.scoring import add_options, score_texts
 from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import some
-from speechadapt_eval.io import read_texts
+from speechadapt_eval.io import read_side, read_texts
 from speechadapt_eval.outputs import as_json, write_json
 from speechadapt_eval.report.table import percent, percent_range
 from speechadapt_eval.routes.preserve import (
@@ -98,8 +98,8 @@ def _run(args: argparse.Namespace) -> str:
 
 def _task(args: argparse.Namespace, name: str, *files: str) -> Task:
     columns = ("ref", "hyp", "hyp")
-    refs, *hyps = (read_texts(Path(f), column) for f, column in zip(files, columns, strict=True))
-    before, after = (score_texts(args, refs, side) for side in hyps)
+    refs, *hyps = (read_side(Path(f), column) for f, column in zip(files, columns, strict=True))
+    before, after = (score_texts(args, refs.texts, side.texts, refs.languages) for side in hyps)
     paired = paired_difference(
         before, after, speakers_of(args), samples=args.samples, seed=args.seed
     )

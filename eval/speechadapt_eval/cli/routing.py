@@ -12,7 +12,7 @@ from typing import Any
 from speechadapt_eval.cli.scoring import add_options, score_texts
 from speechadapt_eval.cli.speakers import speakers_of
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.io import read_texts
+from speechadapt_eval.io import read_side
 from speechadapt_eval.outputs import as_json, write_csv, write_json
 from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.routes.routing import (
@@ -83,8 +83,8 @@ def _run(args: argparse.Namespace) -> str:
 def _rates(args: argparse.Namespace) -> list[tuple[str, ErrorRate]]:
     rates = []
     for adapter, file in _pairs(args.wer, "--wer"):
-        refs, hyps = (read_texts(Path(file), column) for column in ("ref", "hyp"))
-        rates.append((adapter, score_texts(args, refs, hyps)))
+        refs, hyps = (read_side(Path(file), column) for column in ("ref", "hyp"))
+        rates.append((adapter, score_texts(args, refs.texts, hyps.texts, refs.languages)))
     return rates
 
 

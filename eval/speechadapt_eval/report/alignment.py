@@ -47,7 +47,7 @@ def article(
         player: HTML of an audio player.
     """
     lang = f' lang="{escape(language)}"' if language else ""
-    char = any(rate.unit == "char" for rate in heard.values())
+    char = any(scored.unit == "char" for scored in utterances)
     joint = "" if char else " "
     spoken = _plain(utterance.ref, joint) or '<span class="empty">nothing spoken</span>'
     cells = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from speechadapt_eval.io import Row
 from speechadapt_eval.runs.folder import Run
+from speechadapt_eval.runs.scoring import languages_of
 from speechadapt_eval.statistics.bootstrap import confidence_interval, interval_of
 from speechadapt_eval.transcripts.wer import ErrorRate, Utterance, score
 
@@ -110,6 +111,7 @@ def read_run(path: Path) -> ScoredRun:
             unit=known.get("unit") or "word",
             normalize=known.get("normalizer") or "unicode",
             mode="all",
+            languages=languages_of(rows, one.language),
         )
         langs = Counter(row.lang for row in rows.values() if row.lang).most_common(1)
         part = Part(

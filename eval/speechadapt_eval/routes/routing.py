@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import entr
 
 from speechadapt_eval.errors import EvalError, some
-from speechadapt_eval.io import _lines
+from speechadapt_eval.io import numbered_lines
 from speechadapt_eval.routes.tensors import read_arrays
 from speechadapt_eval.statistics.bootstrap import (
     Interval,
@@ -126,7 +126,7 @@ def read_decisions(path: Path) -> list[Decision]:
     """
     decisions: dict[str, Decision] = {}
     adapters: set[str] | None = None
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         decision = _decision(where, line)
         if decision.id in decisions:
             raise EvalError(f"{where}: utterance {decision.id!r} occurs a second time")

@@ -16,8 +16,9 @@ from speechadapt_eval.report.table import percent, percent_range, render
 from speechadapt_eval.runs.folder import Decoding, Run
 from speechadapt_eval.speed.timing import percentiles
 from speechadapt_eval.statistics.bootstrap import interval_of, paired_difference
-from speechadapt_eval.transcripts.wer import UNITS, ErrorRate, score
+from speechadapt_eval.transcripts.wer import ErrorRate, score
 
+_ALWAYS = ("word", "char")  # units of ``tables/wer.csv``, beside the one to compare by
 HEADER = (
     *("system", "set", "WER %", "95 % CI", "CER %", "Δ {}", "Δ 95 % CI", "P(better)"),
     *("RTF", "p95 s", "failed"),
@@ -85,8 +86,9 @@ def score_run(run: Run, scoring: Scoring = Scoring()) -> Figures:
         hyps = {name: rows[name].hyp or "" for name in refs}
         speakers = speakers_of([rows[name] for name in refs])
         options = {"samples": scoring.samples, "seed": scoring.seed}
-        for unit in UNITS:
-            rate = score(refs, hyps, unit=unit, normalize=scoring.normalize)
+        languages = languages_of(rows, one.language)
+        for unit in dict.fromkeys((*_ALWAYS, scoring.unit)):
+            rate = score(refs, hyps, unit=unit, normalize=scoring.normalize, languages=languages)
             interval = interval_of(rate, speakers, **options)
             wer.append(
                 where
@@ -140,6 +142,12 @@ def speed_of(took: Decoding, rows: Iterable[Row]) -> dict[str, Any]:
         "load_average": took.load_average,
         "peak_memory_bytes": took.peak_memory_bytes,
     }
+
+
+def languages_of(rows: Mapping[str, Row], language: str | None) -> dict[str, str]:
+    """Language of each utterance by id: its own, or that of the set; those of none are left out."""
+    known = {name: row.lang or language for name, row in rows.items()}
+    return {name: lang for name, lang in known.items() if lang}
 
 
 def speakers_of(rows: Sequence[Row]) -> dict[str, str] | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.io import _lines
+from speechadapt_eval.io import numbered_lines
 
 _LONGEST = 1e9  # seconds
 _EARLY = 0.05  # seconds that a wall clock may be ahead: both clocks are rounded when logged
@@ -74,7 +74,7 @@ def read_events(path: Path) -> dict[str, Stream]:
     events: dict[str, list[Event]] = {}
     last: dict[str, str] = {}  # where the last event of an utterance is
     final: set[str] = set()
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         name, event, is_final = _event(where, line)
         if name in final:
             raise EvalError(f"{where}: utterance {name!r} goes on after its final event")
@@ -128,7 +128,7 @@ def read_segments(path: Path) -> list[Segment]:
         EvalError: The file or a line cannot be read, or an id occurs twice.
     """
     segments: dict[str, Segment] = {}
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         fields = line.split()
         try:
             name, recording, start, end = fields[0], fields[1], *map(float, fields[2:])
@@ -154,7 +154,7 @@ def read_ctm(path: Path) -> dict[str, list[tuple[str, float]]]:
         EvalError: The file or a line cannot be read, or words of an utterance go backwards.
     """
     ends: dict[str, list[tuple[str, float]]] = {}
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         if line.startswith(";;"):
             continue
         fields = line.split()
