@@ -6,10 +6,13 @@ help_message="usage: ./run.sh [options]
     0 fetch   1 prepare   2 train   3 decode   4 score   5 report
     6 full fine-tuning of --few-langs, the yardstick
     7 trailing silence against WER for --few-langs
+    8 the same systems by the harness, side by side: exp/eval/report.html
   --nj N           jobs at once, one core each (default 2)
   --langs 'be ro'  languages (default all eight)
   --few-langs L    languages of stages 6 and 7 (default 'be ro')
   --base B         hub id or folder (default openai/whisper-base)
+  --adapters A     of stage 8 (default exp/{lang}/adapter; adapters/{lang} are those of RESULTS)
+  --faster-whisper DIR  a CTranslate2 folder that stage 8 compares too
 Every stage goes on where it was stopped; stage 5 again adds what stages 6 and 7 found."
 stage=0
 stop_stage=5
@@ -17,6 +20,8 @@ nj=2
 langs="be bg ca el ro es fr ru"
 few_langs="be ro"
 base=openai/whisper-base
+adapters=exp/{lang}/adapter
+faster_whisper=
 cd "$(dirname "$0")" || exit 1
 . ../../utils/parse_options.sh
 . ./path.sh
@@ -72,4 +77,17 @@ fi
 if ((stage <= 7 && stop_stage >= 7)); then
   echo "$0: stage 7: trailing silence"
   $decode_cmd JOB=1:"${#few[@]}" exp/log/silence.JOB.log local/silence.sh "$base" JOB "${few[@]}"
+fi
+
+if ((stage <= 8 && stop_stage >= 8)); then
+  echo "$0: stage 8: systems side by side"
+  ours=speechadapt:$base
+  systems=("frozen-30s=$ours?context=full&batch_seconds=240" "frozen-2.56s=$ours?context=2.56"
+    "adapters=$ours:$adapters")
+  [ -z "$faster_whisper" ] || systems+=("faster-whisper=faster-whisper:$faster_whisper?beam_size=1")
+  options=()
+  for system in "${systems[@]}"; do options+=(--system "$system"); done
+  for l in "${lang[@]}"; do options+=(--set "$l=data/$l/test"); done
+  OMP_NUM_THREADS=$nj speechadapt-eval run "${options[@]}" --out exp/eval
+  speechadapt-eval report exp/eval
 fi
