@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from speechadapt.backbones.checkpoints import load_whisper
 from speechadapt.data import read_data_dir, write_data_dir
 from speechadapt_eval.report.chart import training_charts
 from speechadapt_eval.report.page import Page, write_page
+from speechadapt_eval.report.scored import ScoredRun
 from speechadapt_eval.report.systems import SystemRow, render_systems
 from speechadapt_recipes.corpora import tuxpaint
-from speechadapt_recipes.runs import parameters_of
-from speechadapt_recipes.steps import Transcribed, speechadapt, training_curves, transcribe
+from speechadapt_recipes.steps import evaluate, speechadapt, training_curves
 
 BASE = "openai/whisper-base"
 LANGUAGE = "be"
 QUICK_TRAIN, QUICK_TEST = 40, 8  # utterances; enough to run every part for real
+# Name in the run: what the page calls it, and the silence that it hears after each clip.
+SYSTEMS = {
+    "frozen-30s": ("frozen whisper-base", "30 s"),
+    "frozen-2.56s": ("frozen whisper-base", "2.56 s of silence"),
+    "adapter": ("with Belarusian adapter", "0.5 s of silence"),
+}
 
 
 def demo(folder: Path, downloads: Path, archives: Path | None, nj: int, quick: bool) -> None:
@@ -43,20 +49,17 @@ def demo(folder: Path, downloads: Path, archives: Path | None, nj: int, quick: b
     options += ["--config", str(preset), "--out", str(run)]
     speechadapt("train", "--base", BASE, "--data", train, *options)
 
-    adapter = run / "adapter"
-    frozen = ("--base", BASE, "--language", LANGUAGE)
-    systems = {
-        ("frozen", "30 s"): transcribe(
-            test, folder / "frozen_30s.txt", *frozen, "--context", "full"
-        ),
-        ("frozen", "2.56 s of silence"): transcribe(
-            test, folder / "frozen_short.txt", *frozen, "--context", "2.56"
-        ),
-        ("adapter", "0.5 s of silence"): transcribe(
-            test, folder / "adapter.txt", "--base", BASE, "--adapter", adapter
-        ),
-    }
-    _report(folder, test, run, systems)
+    ours = f"speechadapt:{BASE}"
+    scored = evaluate(
+        folder / "eval",
+        {
+            "frozen-30s": f"{ours}?context=full&batch_seconds=240",
+            "frozen-2.56s": f"{ours}?context=2.56",
+            "adapter": f"{ours}:{run / 'adapter'}",
+        },
+        {LANGUAGE: test},
+    )
+    _page(folder, test, run, scored)
 
 
 def _part(data: Path, folder: Path, count: int) -> Path:
@@ -64,32 +67,31 @@ def _part(data: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def _report(
-    folder: Path, test: Path, run: Path, systems: dict[tuple[str, str], Transcribed]
-) -> None:
-    rates = {name: transcribed.rates(test) for name, transcribed in systems.items()}
-    frozen = {name: wer for name, (wer, _) in rates.items() if name[0] == "frozen"}
-    best = min(frozen, key=lambda name: frozen[name].rate)
-    size = sum(p.numel() for p in load_whisper(BASE).model.parameters())
-    adapter_size = parameters_of(run / "adapter")
+def _page(folder: Path, test: Path, run: Path, scored: ScoredRun) -> None:
+    parts = {part.system: part for part in scored.parts}
+    best = min(("frozen-30s", "frozen-2.56s"), key=lambda name: parts[name].rate.rate)
+    cer = {r["system"]: float(r["rate"]) for r in scored.run.table("wer") if r["unit"] == "char"}
+    size = scored.run.system(best).parameters
     rows = [
-        SystemRow.measured(
-            f"{name[0]} whisper-base" if name[0] == "frozen" else "with Belarusian adapter",
-            name[1],
-            wer,
-            cer,
-            baseline=None if name == best else frozen[best],
-            trainable=0 if name[0] == "frozen" else adapter_size,
-            base_parameters=size,
-            seconds=systems[name].seconds,
+        replace(
+            SystemRow.measured(
+                *SYSTEMS[name],
+                part.rate,
+                baseline=None if name == best else parts[best].rate,
+                trainable=scored.run.system(name).trainable,
+                base_parameters=size,
+                seconds=scored.run.decoding(name, LANGUAGE).seconds,
+            ),
+            cer=cer[name],
         )
-        for name, (wer, cer) in rates.items()
+        for name, part in parts.items()
     ]
     utterances = read_data_dir(test)
     minutes = sum(u.duration or 0.0 for u in utterances) / 60
     intro = (
         f"{len(utterances)} held-out recordings ({minutes:.1f} minutes) of texts and pictures that "
-        f"were not trained on; Δ against the frozen base at its better context ({best[1]}).",
+        "were not trained on; Δ against the frozen base at its better context "
+        f"({SYSTEMS[best][1]}).",
         "One voice speaks all recordings, those of the training set too: the adapter has learnt "
         "the language and the voice.",
     )
@@ -105,10 +107,7 @@ def _report(
             title="A frozen Whisper learns Belarusian",
             intro=intro,
             rows=rows,
-            systems={
-                "frozen": rates[best][0],
-                "adapter": rates["adapter", "0.5 s of silence"][0],
-            },
+            systems={"frozen": parts[best].rate, "adapter": parts["adapter"].rate},
             audio={u.id: Path(u.audio).name for u in utterances},
             charts=training_charts(*training_curves(run)),
             next_commands=next_commands,
@@ -119,7 +118,8 @@ def _report(
         ),
     )
     print(
-        f"\n{render_systems(rows)}\n{intro[0]}\n{intro[1]}\n\nPage: {page}\n\nNext, in .venv/bin:"
+        f"\n{render_systems(rows)}\n{intro[0]}\n{intro[1]}\n\nPage: {page}\n"
+        f"Report: {scored.run.path / 'report.html'}\n\nNext, in .venv/bin:"
     )
     for command in next_commands:
         print(f"  {command}")

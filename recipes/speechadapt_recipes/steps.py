@@ -1,4 +1,4 @@
-"""What the demo and the recipes share: run a command once, score what it wrote."""
+"""What the demo and the recipes share: run commands as a user would, read what they wrote."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import json
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from speechadapt.data import read_data_dir
 from speechadapt.errors import SpeechAdaptError
-from speechadapt.files import write_json
-from speechadapt_eval.io import read_kaldi_text
-from speechadapt_eval.transcripts.wer import ErrorRate, score
+from speechadapt_eval.report.scored import ScoredRun, read_run
 
 
 class CommandFailed(SpeechAdaptError):
@@ -28,41 +23,22 @@ def speechadapt(*arguments: str | Path) -> None:
     Raises:
         CommandFailed: It ended with an error.
     """
-    words = [str(argument) for argument in arguments]
-    print(f"\n$ speechadapt {shlex.join(words)}", file=sys.stderr)
-    done = subprocess.run([sys.executable, "-m", "speechadapt.cli.main", *words], check=False)
-    if done.returncode:
-        raise CommandFailed(f"`speechadapt {words[0]}` ended with exit code {done.returncode}")
+    _command("speechadapt", "speechadapt.cli.main", *arguments)
 
 
-@dataclass(frozen=True)
-class Transcribed:
-    """A test set transcribed by one system.
+def evaluate(run: Path, systems: Mapping[str, str], sets: Mapping[str, Path]) -> ScoredRun:
+    """Let systems transcribe test sets and compare them; what an earlier start has done is kept.
 
-    Attributes:
-        text: Kaldi ``text`` file of the hypotheses.
-        seconds: Wall time of the command, loading included.
+    Args:
+        run: Its folder, with ``report.html`` in the end.
+        systems: Name to what ``speechadapt-eval run --system`` takes; the first is the baseline.
+        sets: Name to data directory.
     """
-
-    text: Path
-    seconds: float
-
-    def rates(self, data: Path) -> tuple[ErrorRate, ErrorRate]:
-        """Word and character errors against the references of a data directory."""
-        references = {u.id: u.text or "" for u in read_data_dir(data)}
-        hypotheses = read_kaldi_text(self.text)
-        return score(references, hypotheses), score(references, hypotheses, unit="char")
-
-
-def transcribe(data: Path, text: Path, *arguments: str | Path) -> Transcribed:
-    """Transcribe a data directory, unless an earlier start has done it."""
-    timing = text.with_suffix(".json")
-    if not (text.is_file() and timing.is_file()):
-        text.parent.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        speechadapt("transcribe", data, "--format", "kaldi", "--out", text, *arguments)
-        write_json(timing, {"seconds": round(time.monotonic() - started, 1)})
-    return Transcribed(text, json.loads(timing.read_text(encoding="utf-8"))["seconds"])
+    named = [f"--system={name}={spec}" for name, spec in systems.items()]
+    named += [f"--set={name}={path}" for name, path in sets.items()]
+    _command("speechadapt-eval", "speechadapt_eval.cli.main", "run", "--out", run, *named)
+    _command("speechadapt-eval", "speechadapt_eval.cli.main", "report", run)
+    return read_run(run)
 
 
 def training_curves(
@@ -75,3 +51,11 @@ def training_curves(
         [(row["step"], row["loss"]) for row in rows if "loss" in row],
         [(row["step"], row["dev_wer"]) for row in rows if "dev_wer" in row],
     )
+
+
+def _command(name: str, module: str, *arguments: str | Path) -> None:
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ {name} {shlex.join(words)}", file=sys.stderr)
+    done = subprocess.run([sys.executable, "-m", module, *words], check=False)
+    if done.returncode:
+        raise CommandFailed(f"`{name} {words[0]}` ended with exit code {done.returncode}")
