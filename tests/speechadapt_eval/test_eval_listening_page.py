@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import CHROMIUM, Browser
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from speechadapt_eval import EvalError
@@ -64,7 +64,8 @@ def folder(tmp_path):
     lines = [lines[0]]
     for clip in range(2):
         for system, kind in (("orig", "ref"), ("low", "anchor"), ("base", ""), ("good", "")):
-            tone(tmp_path / f"m{clip}{system}.wav", 250 + 90 * clip + 30 * len(system + kind))
+            hertz = 250 + 90 * clip + 30 * len(system + kind)
+            tone(tmp_path / f"m{clip}{system}.wav", hertz, 0.5 if kind == "ref" else 0.2)
             lines.append(f'"c{clip}, long",{system},m{clip}{system}.wav,{kind},')
     (tmp_path / "mushra.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
@@ -240,6 +241,7 @@ def test_mushra_by_keys(folder):
             browser.wait(f"document.querySelector('#count').textContent === '{screen + 1} of 2'")
             browser.press("0")  # the reference
             browser.wait("document.querySelector('.sounds li').className === 'playing'")
+            browser.wait("document.querySelector('.sounds li').className === ''")
             for sound in range(1, 5):
                 browser.press(str(sound))
                 slider = f"document.querySelectorAll('[type=range]')[{sound - 1}]"
@@ -279,6 +281,7 @@ def test_orders_differ_between_raters_and_not_between_visits(folder):
     assert len(set(orders.values())) > 1
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 @example(b"a,s,0\0.wav,,\n")
 @example(b"a,s,.,,\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sctk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechadapt_eval import EvalError, score
@@ -86,6 +86,7 @@ def test_figures_that_do_not_exist():
     assert of_segments([(0, 1)] * 3).z == -math.inf
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=6))
 def test_laws(texts):
     a, b = rates(texts)
@@ -114,6 +115,7 @@ def test_holm_by_hand():
     assert math.isnan(with_gap[0]) and with_gap[1:] == pytest.approx([0.04, 0.04])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.2))
 def test_holm_is_the_step_down_procedure(p_values, level):
     """Rejected one by one, smallest first, each at ``level`` over those that are left."""

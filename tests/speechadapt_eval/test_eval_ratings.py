@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechadapt_eval import EvalError
@@ -108,6 +108,7 @@ def test_a_file_given_twice(tmp_path):
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, NAMES, NAMES, st.integers(1, 5), NAMES), min_size=1),
        st.randoms(use_true_random=False))  # fmt: skip
 def test_any_names_survive_the_file(tmp_path_factory, rows, rng):
@@ -126,6 +127,7 @@ def test_any_names_survive_the_file(tmp_path_factory, rows, rng):
     ]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_no_bytes_make_it_crash(tmp_path_factory, data):
     path = write(tmp_path_factory.mktemp("r") / "r.csv", HEADER.encode() + data)

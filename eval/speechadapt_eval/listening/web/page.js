@@ -272,7 +272,8 @@
     function select(row) {
       if (row.player.playing) return row.player.pause();
       const before = all.find((other) => other.player.playing);
-      row.player.play(before ? before.player.time : undefined); // go on at the same moment
+      // Go on at the same moment, unless that is the end.
+      row.player.play(before && (before.player.share < HEARD ? before.player.time : 0));
     }
     function go() {
       if (!button.disabled) next(rows.map((row) => [row.player.sound, Number(row.slider.value)]));
