@@ -263,6 +263,6 @@ def _pooled(references: dict[str, dict[str, str]], exp: Path) -> str:
         f"{table}\nWith the adapter, 0.5 s of silence minus 30 s: "
         f"{percent(short.delta, signed=True)} points, 95 % CI "
         f"{percent_range(short.low, short.high, signed=True)} "
-        f"(paired bootstrap over {short.n_clusters} pictures); it {verdict} "
+        f"({short.method.replace('speakers', 'pictures')}); it {verdict} "
         f"non-inferior by {100 * NON_INFERIOR_MARGIN:.1f} points.\n"
     )

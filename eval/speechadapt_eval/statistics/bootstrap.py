@@ -136,7 +136,7 @@ def confidence_interval(
         return Interval(low, high, level, f"t over {len(units)} {noun}", len(units), note)
     sums = _resample(units, samples, seed)
     rates = sums[sums[:, 1] > 0]
-    low, high = _expanded_percentiles(rates[:, 0] / rates[:, 1], level, len(units))
+    low, high = expanded_percentiles(rates[:, 0] / rates[:, 1], level, len(units))
     return Interval(low, high, level, f"bootstrap over {len(units)} {noun}", len(units), note)
 
 
@@ -211,7 +211,7 @@ def paired_difference(
     sums = _resample(units, samples, seed)
     better = float((sums[:, 1] < sums[:, 0]).mean())
     sums = sums[sums[:, 2] > 0]
-    low, high = _expanded_percentiles((sums[:, 1] - sums[:, 0]) / sums[:, 2], level, len(units))
+    low, high = expanded_percentiles((sums[:, 1] - sums[:, 0]) / sums[:, 2], level, len(units))
     method = f"paired bootstrap over {len(units)} {noun}"
     return Paired(delta, low, high, better, level, method, len(units), note)
 
@@ -286,7 +286,7 @@ def _also(note: str, end: float, noun: str) -> str:
     return "; ".join(filter(None, [note, f"one of the {noun} has all the reference tokens"]))
 
 
-def _expanded_percentiles(values: np.ndarray, level: float, units: int) -> tuple[float, float]:
+def expanded_percentiles(values: np.ndarray, level: float, units: int) -> tuple[float, float]:
     """Percentiles of bootstrap replicates, further out by what ``units`` are too few.
 
     The spread of replicates is that of the units divided by ``units``, not ``units - 1``, and

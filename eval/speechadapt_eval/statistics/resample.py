@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from speechadapt_eval.errors import EvalError
-from speechadapt_eval.statistics.bootstrap import FEW_CLUSTERS, Interval
+from speechadapt_eval.statistics.bootstrap import FEW_CLUSTERS, Interval, expanded_percentiles
 
 # Weights [samples, items] -> values [samples, statistics]; NaN where there is none.
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -30,7 +30,7 @@ def bootstrap(
     level: float = 0.95,
     noun: str = "items",
 ) -> list[Interval]:
-    """Percentile intervals; a replicate is given as how often each item was drawn.
+    """Expanded percentile intervals; a replicate is given as how often each item was drawn.
 
     Args:
         statistic: Called with float64 weights ``[k, n]``, returns ``[k, statistics]``.
@@ -93,5 +93,5 @@ def _interval(values: np.ndarray, level: float, method: str, units: int, note: s
     if not len(values) or np.ptp(values) < 1e-12:
         same = "no resample has a value" if not len(values) else "every resample gives this value"
         return Interval(math.nan, math.nan, level, "none", units, same)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, method, units, note)
+    low, high = expanded_percentiles(values, level, units)
+    return Interval(low, high, level, method, units, note)
