@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, astuple
 from pathlib import Path
 
+from speechadapt_eval.cli.options import add_bootstrap, add_json
 from speechadapt_eval.labels.agreement import agreement, read_predictions
 from speechadapt_eval.outputs import as_json, write_csv
 from speechadapt_eval.report.table import render
@@ -25,12 +26,9 @@ figures of systems, and speaker, so that intervals resample speakers.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``agreement``."""
     parser.add_argument("predictions", type=Path, metavar="PRED.csv")
-    parser.add_argument(
-        "--samples", type=int, default=1000, metavar="N", help="bootstrap replicates (1000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add_bootstrap(parser, samples=1000)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write mospred.csv")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -19,6 +19,7 @@ from speechadapt_eval.audio.paired import (
     mean_values,
 )
 from speechadapt_eval.audio.sources import find_sources
+from speechadapt_eval.cli.options import add_json
 from speechadapt_eval.outputs import as_json, write_csv
 from speechadapt_eval.report.table import render
 
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="as well; may be repeated",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write intrusive.csv")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speechadapt_eval.cli.options import add_bootstrap, add_json
 from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.io import read_kaldi_text, read_utt2spk
 from speechadapt_eval.labels.calibration import Bin
@@ -54,17 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bins", type=int, default=15, metavar="N", help="of the calibration error (15)"
     )
-    parser.add_argument(
-        "--samples", type=int, default=1000, metavar="N", help="bootstrap replicates (1000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add_bootstrap(parser, samples=1000)
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="write tagging.csv, tagging_class.csv, folds.csv, confusion.csv, calibration.csv",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -25,6 +25,7 @@ from speechadapt_eval.audio.mos import (
     summarise,
 )
 from speechadapt_eval.audio.sources import find_sources
+from speechadapt_eval.cli.options import add_json
 from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.io import read_utts
 from speechadapt_eval.outputs import as_json, write_csv, write_text
@@ -88,7 +89,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MOS",
         help="write DIR/kept: the ids whose ovrl is at least this, one a line",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+from speechadapt_eval.cli.options import add_json
 from speechadapt_eval.outputs import as_json, write_json
 from speechadapt_eval.report.table import render
 from speechadapt_eval.routes.parameters import Size, sizes
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="what they are a share of")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write params.json")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

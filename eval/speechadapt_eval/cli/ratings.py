@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from speechadapt_eval.cli.options import add_bootstrap, add_json
 from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.listening.mos import (
     ClipMos,
@@ -51,12 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave out raters with fewer (5)",
     )
-    parser.add_argument(
-        "--samples", type=int, default=10_000, metavar="N", help="bootstrap replicates (10000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add_bootstrap(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the four tables as CSV")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
+from speechadapt_eval.cli.options import add_bootstrap, add_json
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.outputs import as_json
 from speechadapt_eval.record import run_record
@@ -76,9 +77,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help="results by content (default: OUT/cache)")
     add("--normalize", choices=list(NORMALIZERS), default="unicode", help="default: unicode")
     add("--unit", choices=list(UNITS), default="word", help="systems are compared by it (word)")
-    add("--samples", type=_count, default=10_000, metavar="N", help="bootstrap replicates (10000)")
-    add("--seed", type=int, default=0, help="of the bootstrap (0)")
-    add("--json", action="store_true", help="print one JSON object instead")
+    add_bootstrap(parser)
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speechadapt_eval.cli.options import add_bootstrap, add_json
 from speechadapt_eval.errors import EvalError, some
 from speechadapt_eval.io import Side, read_field, read_side, read_table, read_utt2spk
 from speechadapt_eval.report.table import percent
@@ -75,11 +76,8 @@ def add_options(parser: argparse.ArgumentParser, *, resampled: bool = True) -> N
         help="languages, for --unit auto and for Turkish letters; may be repeated",
     )
     if resampled:
-        parser.add_argument(
-            "--samples", type=int, default=10_000, metavar="N", help="bootstrap replicates (10000)"
-        )
-        parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+        add_bootstrap(parser)
+    add_json(parser)
 
 
 def add_files(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
