@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operating import DEVICE, DTYPES, MOST, adapters, difference, each, randn
+from operating import DEVICE, DTYPES, MOST, adapters, difference, each, leaves_of, randn
 from test_fused_conformer import adapters as conformers
 from test_fused_fusion import fusion, on_device
 from test_fused_log_mel import filters, waves
@@ -278,12 +278,11 @@ def check_gradients(operator, x, base, slots):
 
     def gradients(x, base, weights, slots, call):
         leaves = [t.detach().requires_grad_(True) for t in (x, base)]
-        held = {k: v for k, v in vars(weights).items() if v is not None}
-        held = {k: v.detach().clone().requires_grad_(True) for k, v in held.items()}
-        before, operator.weights = operator.weights, replace(weights, **held)
+        before = operator.weights
+        operator.weights, held = leaves_of(weights)
         out = call(*leaves, slots)
         operator.weights = before
-        leaves, pulled = [*leaves, *held.values()], pull.to(out.device, out.dtype)
+        leaves, pulled = [*leaves, *held], pull.to(out.device, out.dtype)
         return torch.autograd.grad(out, leaves, pulled, allow_unused=True, materialize_grads=True)
 
     weights = operator.weights
@@ -292,13 +291,15 @@ def check_gradients(operator, x, base, slots):
     plain = each(weights, torch.Tensor.float)
     found = gradients(x, base, plain, slots, operator.run)
     for mine, theirs in zip(found, wanted, strict=True):
+        print(type(operator).__name__, x.dtype, tuple(mine.shape), difference(mine, theirs))
+    for mine, theirs in zip(found, wanted, strict=True):
         assert difference(mine, theirs) < 5 * MOST[x.dtype]
     again = gradients(x, base, plain, slots, operator.run)
     assert all(map(torch.equal, found, again))
     return found
 
 
-@pytest.mark.parametrize("kind", (Bottleneck, Average))
+@pytest.mark.parametrize("kind", (Bottleneck, Average, Router, Fusion, Conformer, EightBits, OneBit))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("frames", [1, 150])
 def test_gradients(operators, kind, dtype, frames):

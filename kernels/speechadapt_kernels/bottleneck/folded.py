@@ -119,6 +119,53 @@ def fold_average(
     )
 
 
+@dataclass(frozen=True)
+class Projection:
+    """What the folded down projection makes of rows, and its way back.
+
+    Attributes:
+        source: ``[..., rows, dim]``.
+        down: ``[..., width, dim]``, in the source's type.
+        down_sum: ``[..., width]``; None = no LayerNorm.
+        mean: Of each row, ``[..., rows, 1]``; zero without a LayerNorm.
+        rstd: One over each row's deviation, same shape; one without a LayerNorm.
+        hidden: ``(A' x - μ c) / σ``, without the bias, ``[..., rows, width]``.
+    """
+
+    source: Tensor
+    down: Tensor
+    down_sum: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+    hidden: Tensor
+
+    def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the source and of ``down`` (its sum's part in it) from that of ``hidden``.
+
+        Of a ``down`` that several batches of rows share there is one for each batch.
+        """
+        dim = self.source.shape[-1]
+        scaled, centred = gradient * self.rstd, self.source - self.mean
+        below = scaled @ self.down
+        if self.down_sum is not None:
+            by_mean = scaled @ self.down_sum[..., None] / dim
+            by_norm = (scaled * self.hidden).sum(-1, keepdim=True) / dim
+            below = below - by_mean - centred * self.rstd * by_norm
+        return below, scaled.mT @ centred
+
+
+def project(source: Tensor, down: Tensor, down_sum: Tensor | None) -> Projection:
+    """Through the folded down projection; args as of :class:`Projection`."""
+    hidden = source @ down.mT
+    if down_sum is None:
+        mean, rstd = source.new_zeros(1), source.new_ones(1)
+        return Projection(source, down, down_sum, mean, rstd, hidden)
+    variance, mean = torch.var_mean(source, -1, correction=0, keepdim=True)
+    rstd = torch.rsqrt(variance + EPSILON)
+    hidden = rstd * (hidden - mean * down_sum[..., None, :])
+    return Projection(source, down, down_sum, mean, rstd, hidden)
+
+
 def padded_width(width: int) -> int:
     """The next power of two that a tensor core can work with."""
     return max(SMALLEST_WIDTH, 1 << (width - 1).bit_length())
@@ -175,18 +222,13 @@ def backward(
         if slot < 0:
             continue
         x, dy = rows[span].to(exact), above[span].to(exact)
-        hidden, mean, rstd = _hidden(x, weights, slot)
+        sums = None if weights.down_sum is None else weights.down_sum[slot]
+        made = project(x, weights.down[slot].to(exact), sums)
+        hidden = made.hidden if weights.down_bias is None else made.hidden + weights.down_bias[slot]
         dz = scale * (dy @ _up(weights, slot, slices).mT)
         dh = dz * slope(activation, hidden)
-        scaled = dh * rstd
-        dx = scaled @ weights.down[slot].to(exact)
-        if weights.down_sum is not None:
-            centred = hidden if weights.down_bias is None else hidden - weights.down_bias[slot]
-            by_mean = (scaled @ weights.down_sum[slot])[:, None] / dim
-            by_norm = (scaled * centred).sum(-1, keepdim=True) / dim
-            dx = dx - by_mean - (x - mean) * rstd * by_norm
+        dx, down[place] = made.backward(dh)
         below[span] = dx.to(below.dtype)
-        down[place] = scaled.mT @ (x - mean)
         down_bias[place] = dh.sum(0)
         wide = scale * (activate(activation, hidden).mT @ dy)
         up[place] = (wide * _reads(weights, slices)).view(width, slices, -1).sum(1)
@@ -214,16 +256,3 @@ def _reads(weights: FoldedBottleneck, slices: int) -> Tensor:
     mine = (columns // weights.rank).clamp(max=slices - 1)
     outputs = torch.arange(slices, device=weights.up.device).repeat_interleave(each)
     return (mine[:, None] == outputs).to(weights.exact)
-
-
-def _hidden(x: Tensor, weights: FoldedBottleneck, slot: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Before the activation, ``[rows, width]``, and each row's mean and 1/σ, ``[rows, 1]``."""
-    hidden = x @ weights.down[slot].to(x.dtype).mT
-    mean, rstd = x.new_zeros(1), x.new_ones(1)
-    if weights.down_sum is not None:
-        variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-        rstd = torch.rsqrt(variance + EPSILON)
-        hidden = rstd * (hidden - mean * weights.down_sum[slot])
-    if weights.down_bias is not None:
-        hidden = hidden + weights.down_bias[slot]
-    return hidden, mean, rstd

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.fusion import folded
@@ -93,3 +96,34 @@ def _(source: Tensor, base: Tensor, down: Tensor, *_args: object) -> tuple[Tenso
     return torch.empty_like(base, memory_format=torch.contiguous_format), source.new_empty(
         *source.shape[:-1], len(down), dtype=exact
     )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    source, _, down, down_sum, down_bias, value, value_bias, scores, *settings = inputs
+    ctx.activation, shares = settings
+    ctx.save_for_backward(source, shares, down, down_sum, down_bias, value, value_bias, *scores)
+
+
+@once_differentiable
+def _gradients(ctx: Any, gradient: Tensor, of_shares: Tensor) -> tuple[Any, ...]:
+    source, shares, down, down_sum, down_bias, value, value_bias, *scores = ctx.saved_tensors
+    attention = ScoreWeights(*scores) if scores else None
+    weights = FoldedFusion(down, down_sum, down_bias, value, value_bias, attention)
+    below, grads, given = folded.backward(
+        gradient, of_shares, source, weights, ctx.activation, shares
+    )
+    return (
+        below,
+        gradient,
+        grads.down,
+        None,  # in that of down
+        grads.down_bias,
+        grads.value,
+        grads.value_bias,
+        [] if grads.scores is None else list(vars(grads.scores).values()),
+        None,
+        None if shares is None else given.to(shares.dtype),
+    )
+
+
+_forward.register_autograd(_gradients, setup_context=_setup)
