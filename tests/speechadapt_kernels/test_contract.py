@@ -155,7 +155,6 @@ class OneBit(EightBits):
 
 
 OPERATORS = (Bottleneck, Average, Router, Fusion, Lora, Conformer, EightBits, OneBit)
-TRAINED = (Bottleneck, Average, Lora)
 ALSO_BACKWARD = ("bottleneck.backward", "bottleneck.outer")
 
 
@@ -221,10 +220,9 @@ def test_compiled_without_a_break(operators, kind):
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     turned = base.transpose(0, 1).contiguous().transpose(0, 1)
     assert torch.equal(compiled(x, turned), call(x, turned))
-    if kind in TRAINED:
-        x.requires_grad_(True)
-        pull = torch.autograd.grad(compiled(x, base).square().sum(), x)[0]
-        assert torch.equal(pull, torch.autograd.grad(call(x, base).square().sum(), x)[0])
+    x.requires_grad_(True)
+    pull = torch.autograd.grad(compiled(x, base).square().sum(), x)[0]
+    assert torch.equal(pull, torch.autograd.grad(call(x, base).square().sum(), x)[0])
 
 
 @pytest.mark.parametrize("kind", (Bottleneck, Lora, Fusion, Conformer, EightBits, OneBit))
@@ -272,8 +270,8 @@ def test_the_widest(operators, dim, width):
     check_gradients(operator, *inputs)
 
 
-def check_gradients(operator, x, base, slots):
-    """Of states, base and weights; returns them."""
+def check_gradients(operator, x, base, slots, times=5):
+    """Of states, base and weights, so many times as far off as values may be; returns them."""
     pull = randn(*base.shape, seed=22).to(x.device, x.dtype)
 
     def gradients(x, base, weights, slots, call):
@@ -291,15 +289,13 @@ def check_gradients(operator, x, base, slots):
     plain = each(weights, torch.Tensor.float)
     found = gradients(x, base, plain, slots, operator.run)
     for mine, theirs in zip(found, wanted, strict=True):
-        print(type(operator).__name__, x.dtype, tuple(mine.shape), difference(mine, theirs))
-    for mine, theirs in zip(found, wanted, strict=True):
-        assert difference(mine, theirs) < 5 * MOST[x.dtype]
+        assert difference(mine, theirs) < times * MOST[x.dtype]
     again = gradients(x, base, plain, slots, operator.run)
     assert all(map(torch.equal, found, again))
     return found
 
 
-@pytest.mark.parametrize("kind", (Bottleneck, Average, Router, Fusion, Conformer, EightBits, OneBit))
+@pytest.mark.parametrize("kind", (Bottleneck, Average))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("frames", [1, 150])
 def test_gradients(operators, kind, dtype, frames):

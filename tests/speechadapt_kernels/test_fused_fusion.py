@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operating import DEVICE, DTYPES, MOST, difference, randn
+from operating import DEVICE, DTYPES, MOST, difference, leaves_of, randn
 from test_fused_bottleneck import adapters, each
 
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
@@ -114,6 +114,8 @@ def test_shares_of_a_router(operators, shape):
 def test_operator_is_well_behaved(operators):
     folded = fold_fusion(on_device(fusion(2, 16, 64)), torch.float32)
     x = randn(2, 3, 64, seed=1).float().to(DEVICE)
+    folded, _ = leaves_of(folded)
+    x.requires_grad_(True)
     scores = folded.scores
     args = (
         *(x, x, folded.down, folded.down_sum, folded.down_bias, folded.value, folded.value_bias),
