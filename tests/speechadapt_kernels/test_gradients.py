@@ -23,6 +23,7 @@ from speechadapt_kernels.conformer.naive import naive_conformer
 from speechadapt_kernels.conformer.operator import fused_conformer
 from speechadapt_kernels.fusion.folded import fold_fusion, fold_shares
 from speechadapt_kernels.fusion.operator import fused_fusion
+from speechadapt_kernels.fusion.reassociated import reassociated_fusion
 from speechadapt_kernels.lowbit.codes import BITS
 from speechadapt_kernels.lowbit.folded import fold_lowbit
 from speechadapt_kernels.lowbit.naive import naive_lowbit
@@ -109,6 +110,19 @@ def test_gradcheck_of_fusion(in_torch, norm):
     assert torch.autograd.gradcheck(call, (x, base, *leaves), fast_mode=True)
 
 
+def test_reassociated_is_compiled_without_a_break():
+    weights, leaves = leaves_of(each(fusion(3, 16, 64), torch.Tensor.float))
+    x = randn(2, 5, 64, seed=1).float().requires_grad_(True)
+
+    def call(x):
+        return reassociated_fusion(x, x, weights, "gelu", 0.5)[0].square().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    found, wanted = (torch.autograd.grad(form(x), [x, *leaves]) for form in (compiled, call))
+    assert max(map(difference, found, wanted)) < 1e-6
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2, 1, 3), (3,)], ids=str)
 def test_gradcheck_of_shares(in_torch, shape):
     """One for each frame, for each utterance, and for all."""
@@ -179,6 +193,7 @@ def test_gradients_go_through_a_stream(operators):
         assert difference(mine, theirs) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("kind", (Router, Fusion, Conformer))
 def test_padding_gives_no_gradient(operators, kind):
     """Frames behind the last that has one may hold anything."""

@@ -1,8 +1,8 @@
-"""AdapterFusion for inference, folded into the adapters' bottlenecks.
+"""AdapterFusion folded into the adapters' bottlenecks, and its way back.
 
 With ``u_n = s (B_n z_n + b_n)`` what adapter n gives, a frame's score is ``(W_q x + w)·W_k u_n``,
 which is ``z_n·(H_n x + h_n) + β_n·x + c_n``; the value is ``V_n z_n + ν_n``. No product of the
-width of the model with itself is left, and no output of an adapter is ever made.
+width of the model with itself is left, and no output of an adapter is ever made, nor its gradient.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class FoldedFusion:
     Attributes:
         down: Down projections with the LayerNorms' weights, in the states' type, ``[adapters,
             width, dim]``; width is padded with zeros to a power of two.
-        down_sum: Sum of each row of ``down``, ``[adapters, width]``; None = no LayerNorm.
+        down_sum: Sum of each row of ``down``, ``[adapters, width]``; None = no LayerNorm. Its
+            gradient is in that of ``down``.
         down_bias: ``[adapters, width]``.
         value: V transposed, in the states' type, ``[adapters, width, dim]``.
         value_bias: ν, ``[adapters, dim]``.
@@ -61,7 +62,7 @@ class FoldedFusion:
 def fold_fusion(
     weights: FusionWeights, dtype: torch.dtype, scale: float = 1.0, temperature: float = 1.0
 ) -> FoldedFusion:
-    """Fold in float64, and round once.
+    """Fold in float64, and round once; gradients flow through.
 
     Args:
         weights: Of the adapters and the attention.

@@ -1,4 +1,12 @@
-"""The folded fusion as an operator of torch, for inference."""
+"""The folded fusion as an operator of torch.
+
+The gradient is the operator's own, in plain torch on every device; the re-associated form is none
+of its own. So what is trained is what is served, shares of a router included, nothing but what goes
+in is kept for the way back, and folding carries gradients on to adapters, query, key and value. But
+it multiplies matrices as wide as the model, in float64, at each step: with less than some thousands
+of frames in it, a CPU trains attention faster by
+:func:`~speechadapt_kernels.fusion.reassociated.reassociated_fusion`, which is plain torch too.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +59,7 @@ def fused_fusion(
         raise ValueError("shares are given where the weights have no scores, and only there")
     if shares is not None:
         shares = shares.expand(*source.shape[:-1], count)
-    scores = weights.scores
+    scores: list[Any] = [None] * 4 if weights.scores is None else [*vars(weights.scores).values()]
     made: tuple[Tensor, Tensor] = _forward(
         source,
         base,
@@ -60,7 +68,7 @@ def fused_fusion(
         weights.down_bias,
         weights.value,
         weights.value_bias,
-        [] if scores is None else [scores.down, scores.bias, scores.direct, scores.constant],
+        *scores,
         activation,
         shares,
     )
@@ -76,12 +84,15 @@ def _forward(
     down_bias: Tensor,
     value: Tensor,
     value_bias: Tensor,
-    scores: list[Tensor],  # those of ScoreWeights, or none
+    score_down: Tensor | None,
+    score_bias: Tensor | None,
+    score_direct: Tensor | None,
+    score_constant: Tensor | None,
     activation: str,
     shares: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    attention = ScoreWeights(*scores) if scores else None
-    weights = FoldedFusion(down, down_sum, down_bias, value, value_bias, attention)
+    scores = [score_down, score_bias, score_direct, score_constant]
+    weights = _weights([down, down_sum, down_bias, value, value_bias, *scores])
     if uses_triton(source.device, source.dtype):
         from speechadapt_kernels.fusion import launch
 
@@ -98,32 +109,26 @@ def _(source: Tensor, base: Tensor, down: Tensor, *_args: object) -> tuple[Tenso
     )
 
 
+def _weights(tensors: list[Any]) -> FoldedFusion:
+    scores = None if tensors[-1] is None else ScoreWeights(*tensors[-4:])
+    return FoldedFusion(*[*tensors[:-4], scores])
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    source, _, down, down_sum, down_bias, value, value_bias, scores, *settings = inputs
-    ctx.activation, shares = settings
-    ctx.save_for_backward(source, shares, down, down_sum, down_bias, value, value_bias, *scores)
+    source, _, *weights, ctx.activation, shares = inputs
+    ctx.save_for_backward(source, shares, *weights)
 
 
 @once_differentiable
-def _gradients(ctx: Any, gradient: Tensor, of_shares: Tensor) -> tuple[Any, ...]:
-    source, shares, down, down_sum, down_bias, value, value_bias, *scores = ctx.saved_tensors
-    attention = ScoreWeights(*scores) if scores else None
-    weights = FoldedFusion(down, down_sum, down_bias, value, value_bias, attention)
+def _gradients(ctx: Any, gradient: Tensor, of_shares: Tensor) -> tuple[Tensor | None, ...]:
+    source, shares, *weights = ctx.saved_tensors
     below, grads, given = folded.backward(
-        gradient, of_shares, source, weights, ctx.activation, shares
+        gradient, of_shares, source, _weights(weights), ctx.activation, shares
     )
-    return (
-        below,
-        gradient,
-        grads.down,
-        None,  # in that of down
-        grads.down_bias,
-        grads.value,
-        grads.value_bias,
-        [] if grads.scores is None else list(vars(grads.scores).values()),
-        None,
-        None if shares is None else given.to(shares.dtype),
-    )
+    *plain, scores = vars(grads).values()
+    of_scores = [None] * 4 if scores is None else vars(scores).values()
+    of_given = None if shares is None else given.to(shares.dtype)
+    return below, gradient, *plain, *of_scores, None, of_given
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)
