@@ -124,46 +124,39 @@ class Projection:
     """What the folded down projection makes of rows, and its way back.
 
     Attributes:
-        source: ``[..., rows, dim]``.
-        down: ``[..., width, dim]``, in the source's type.
+        normal: The rows, normalised where there is a LayerNorm, ``[..., rows, dim]``.
+        rstd: One over each row's deviation, ``[..., rows, 1]``; one without a LayerNorm.
+        down: ``[..., width, dim]``, in the rows' type.
         down_sum: ``[..., width]``; None = no LayerNorm.
-        mean: Of each row, ``[..., rows, 1]``; zero without a LayerNorm.
-        rstd: One over each row's deviation, same shape; one without a LayerNorm.
-        hidden: ``(A' x - μ c) / σ``, without the bias, ``[..., rows, width]``.
+        hidden: Without the bias, ``[..., rows, width]``.
     """
 
-    source: Tensor
+    normal: Tensor
+    rstd: Tensor
     down: Tensor
     down_sum: Tensor | None
-    mean: Tensor
-    rstd: Tensor
     hidden: Tensor
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the source and of ``down`` (its sum's part in it) from that of ``hidden``.
+        """Gradients of the rows and of ``down`` from that of ``hidden``.
 
-        Of a ``down`` that several batches of rows share there is one for each batch.
+        ``down`` has one for each batch of rows, if several share it.
         """
-        dim = self.source.shape[-1]
-        scaled, centred = gradient * self.rstd, self.source - self.mean
-        below = scaled @ self.down
+        below, dim = gradient @ self.down, self.normal.shape[-1]
         if self.down_sum is not None:
-            by_mean = scaled @ self.down_sum[..., None] / dim
-            by_norm = (scaled * self.hidden).sum(-1, keepdim=True) / dim
-            below = below - by_mean - centred * self.rstd * by_norm
-        return below, scaled.mT @ centred
+            by_mean = gradient @ self.down_sum[..., None] / dim
+            by_norm = (gradient * self.hidden).sum(-1, keepdim=True) / dim
+            below = self.rstd * (below - by_mean - self.normal * by_norm)
+        return below, gradient.mT @ self.normal
 
 
-def project(source: Tensor, down: Tensor, down_sum: Tensor | None) -> Projection:
+def project(rows: Tensor, down: Tensor, down_sum: Tensor | None) -> Projection:
     """Through the folded down projection; args as of :class:`Projection`."""
-    hidden = source @ down.mT
-    if down_sum is None:
-        mean, rstd = source.new_zeros(1), source.new_ones(1)
-        return Projection(source, down, down_sum, mean, rstd, hidden)
-    variance, mean = torch.var_mean(source, -1, correction=0, keepdim=True)
-    rstd = torch.rsqrt(variance + EPSILON)
-    hidden = rstd * (hidden - mean * down_sum[..., None, :])
-    return Projection(source, down, down_sum, mean, rstd, hidden)
+    rstd = rows.new_ones(1)
+    if down_sum is not None:
+        # Ten times as fast on a CPU as torch.var_mean.
+        rows, _, rstd = torch.native_layer_norm(rows, rows.shape[-1:], None, None, EPSILON)
+    return Projection(rows, rstd, down, down_sum, rows @ down.mT)
 
 
 def padded_width(width: int) -> int:

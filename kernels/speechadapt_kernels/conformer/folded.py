@@ -109,9 +109,10 @@ def forward(
     """The fused operator in torch."""
     each, exact = _of_utterances(weights, slots), weights.up_bias.dtype
     made = _passed(source.to(exact), each, state.to(exact))
-    delta = F.silu(made.hidden) @ each.up.to(exact) + each.up_bias[:, None]
+    z, bias = scale * F.silu(made.hidden), scale * each.up_bias[:, None]
+    delta = torch.baddbmm(bias, z, each.up.to(exact))
     none = (slots < 0)[:, None, None]
-    out = torch.where(none, base, (base + scale * delta).to(base.dtype))
+    out = torch.where(none, base, (base + delta).to(base.dtype))
     after = made.seen[:, source.shape[1] :].to(state.dtype).masked_fill(none, 0)
     return out.contiguous(), after.contiguous()
 
@@ -218,18 +219,18 @@ def _passed(x: Tensor, each: FoldedConformer, state: Tensor) -> _Passed:
     hidden = _slid(seen, each.conv) + each.conv_bias[:, None]
     if each.inner_weight is None or each.inner_bias is None:
         return _Passed(projection, values, opened, seen, hidden, x.new_ones(1), hidden)
-    variance, mean = torch.var_mean(hidden[..., : each.channels], -1, correction=0, keepdim=True)
-    rstd = torch.rsqrt(variance + EPSILON)
-    normal = (hidden - mean) * rstd
+    real = hidden[..., : each.channels]
+    normal, _, rstd = torch.native_layer_norm(real, real.shape[-1:], None, None, EPSILON)
+    normal = F.pad(normal, (0, hidden.shape[-1] - each.channels))
     hidden = normal * each.inner_weight[:, None] + each.inner_bias[:, None]
     return _Passed(projection, values, opened, seen, normal, rstd, hidden)
 
 
 def _of_utterances(weights: FoldedConformer, slots: Tensor) -> FoldedConformer:
     """The weights of each one's slot; of any where it has none."""
-    places = slots.clamp(min=0).long()
+    places = slots.clamp(min=0)
     held: dict[str, Any] = {k: t for k, t in vars(weights).items() if isinstance(t, Tensor)}
-    return replace(weights, **{name: t[places] for name, t in held.items()})
+    return replace(weights, **{name: t.index_select(0, places) for name, t in held.items()})
 
 
 def _slid(values: Tensor, kernel: Tensor) -> Tensor:
