@@ -107,8 +107,7 @@ def test_operator_is_well_behaved(operators):
     slots = torch.tensor([1, -1], dtype=torch.int32, device=DEVICE)
     weights, _ = leaves_of(weights)
     *tensors, channels = vars(weights).values()
-    states = (t.requires_grad_(True) for t in (x, x + 1, x.new_zeros(2, 4, 16)))
-    x, base, state = states
+    x, base, state = (t.requires_grad_(True) for t in (x, x + 1, x.new_zeros(2, 4, 16)))
     args = (x, base, slots, state, *tensors, channels, 0.5)
     torch.library.opcheck(torch.ops.speechadapt.conformer.default, args)
 

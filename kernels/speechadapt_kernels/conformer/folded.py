@@ -158,8 +158,8 @@ def backward(
     both = torch.cat((dv, dv * made.values * (1 - made.opened)), -1)
     below, down = made.projection.backward(both)
 
-    def summed(each: Tensor, dtype: torch.dtype = exact) -> Tensor:
-        return by_slot(each, slots, count).to(dtype)
+    def summed(parts: Tensor, dtype: torch.dtype = exact) -> Tensor:
+        return by_slot(parts, slots, count).to(dtype)
 
     value, gate = (summed(part, weights.value.dtype) for part in down.split(width, 1))
     value_bias, gate_bias = (summed(part) for part in both.sum(1).split(width, 1))

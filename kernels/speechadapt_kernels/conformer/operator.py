@@ -38,6 +38,7 @@ def fused_conformer(
     Returns:
         Shape of ``base``, rows without an adapter bit for bit; and the state after the last frame,
         ``[batch, kernel - 1, width]``, which is only of use where every frame is one of sound.
+        Gradients flow from both, also to the state before; to all weights but the sums.
 
     Raises:
         ValueError: Shapes or types do not go together, or no kernel is made for them.

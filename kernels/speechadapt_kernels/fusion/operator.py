@@ -3,8 +3,8 @@
 The gradient is the operator's own, in plain torch on every device; the re-associated form is none
 of its own. So what is trained is what is served, shares of a router included, nothing but what goes
 in is kept for the way back, and folding carries gradients on to adapters, query, key and value. But
-it multiplies matrices as wide as the model, in float64, at each step: with less than some thousands
-of frames in it, a CPU trains attention faster by
+it multiplies matrices as wide as the model, in float64, at each step: on a CPU, where that has
+fewer than some two thousand frames, attention is trained faster by
 :func:`~speechadapt_kernels.fusion.reassociated.reassociated_fusion`, which is plain torch too.
 """
 
@@ -41,7 +41,8 @@ def fused_fusion(
             each utterance ``[batch, 1, adapters]``.
 
     Returns:
-        Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least.
+        Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least. Gradients flow
+        from both, to all but ``down_sum``.
 
     Raises:
         ValueError: Shapes or types do not go together, no kernel is made for them, or shares are

@@ -148,13 +148,17 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if norm_weight is not None:
         of_norm = (of_down * down.widened()).sum(1)
         of_down = of_down * norm_weight[:, None]
-    past = None if ctx.same else gradient
-    of_matrices = (None, *down.gradients(of_down)), (None, *up.gradients(wide.up))
     return (
-        *(below, past, None),
-        *of_matrices[0],
-        *(None, wide.down_bias, of_norm),
-        *of_matrices[1],
+        below,
+        None if ctx.same else gradient,
+        None,
+        None,
+        *down.gradients(of_down),
+        None,  # in those of scale, offset and norm_weight
+        wide.down_bias,
+        of_norm,
+        None,
+        *up.gradients(wide.up),
         wide.up_bias,
         *(None, None, None, None),
     )
