@@ -1,6 +1,6 @@
 """What tests of operators share: devices, types, and how far apart two results are."""
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 
@@ -45,11 +45,26 @@ def adapters(count, width, dim, norm=True, seed=0, dtype=torch.float64):
 
 
 def each(weights, change):
-    """The same weights with ``change`` applied to every tensor."""
-    values = {f.name: getattr(weights, f.name) for f in fields(weights)}
-    return replace(
-        weights, **{name: change(value) for name, value in values.items() if value is not None}
-    )
+    """The same weights with ``change`` applied to every tensor, also of weights among them."""
+    made = {}
+    for name in (f.name for f in fields(weights)):
+        value = getattr(weights, name)
+        if isinstance(value, torch.Tensor):
+            made[name] = change(value)
+        elif is_dataclass(value):
+            made[name] = each(value, change)
+    return replace(weights, **made)
+
+
+def leaves_of(weights):
+    """The same weights, and their tensors, which ask for gradients."""
+    leaves = []
+
+    def leaf(tensor):
+        leaves.append(tensor.detach().clone().requires_grad_(True))
+        return leaves[-1]
+
+    return each(weights, leaf), leaves
 
 
 def states(*shape, seed, mean=0.0):

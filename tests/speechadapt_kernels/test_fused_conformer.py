@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operating import DEVICE, DTYPES, MOST, difference, randn
+from operating import DEVICE, DTYPES, MOST, difference, leaves_of, randn
 
 from speechadapt_kernels.conformer.folded import fold_conformer
 from speechadapt_kernels.conformer.naive import naive_conformer
@@ -105,8 +105,10 @@ def test_operator_is_well_behaved(operators):
     weights = folded(adapters(2, 64, 8, 5, False), torch.float32)
     x = randn(2, 3, 64, seed=1).float().to(DEVICE)
     slots = torch.tensor([1, -1], dtype=torch.int32, device=DEVICE)
+    weights, _ = leaves_of(weights)
     *tensors, channels = vars(weights).values()
-    args = (x, x, slots, x.new_zeros(2, 4, 16), *tensors, channels, 0.5)
+    x, base, state = (t.requires_grad_(True) for t in (x, x + 1, x.new_zeros(2, 4, 16)))
+    args = (x, base, slots, state, *tensors, channels, 0.5)
     torch.library.opcheck(torch.ops.speechadapt.conformer.default, args)
 
 

@@ -1,10 +1,8 @@
 """AdapterFusion: every form against the definition in float64."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from operating import DEVICE, DTYPES, MOST, difference, randn
+from operating import DEVICE, DTYPES, MOST, difference, leaves_of, randn
 from test_fused_bottleneck import adapters, each
 
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
@@ -31,11 +29,7 @@ def fusion(count, width, dim, norm=True, seed=0):
 
 
 def on_device(weights):
-    return replace(
-        weights,
-        adapters=each(weights.adapters, lambda t: t.to(DEVICE)),
-        **{k: getattr(weights, k).to(DEVICE) for k in ("query", "query_bias", "key", "value")},
-    )
+    return each(weights, lambda t: t.to(DEVICE))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -114,13 +108,9 @@ def test_shares_of_a_router(operators, shape):
 def test_operator_is_well_behaved(operators):
     folded = fold_fusion(on_device(fusion(2, 16, 64)), torch.float32)
     x = randn(2, 3, 64, seed=1).float().to(DEVICE)
-    scores = folded.scores
-    args = (
-        *(x, x, folded.down, folded.down_sum, folded.down_bias, folded.value, folded.value_bias),
-        [scores.down, scores.bias, scores.direct, scores.constant],
-        "gelu",
-        None,
-    )
+    folded, _ = leaves_of(folded)
+    *tensors, scores = vars(folded).values()
+    args = (x.requires_grad_(True), x, *tensors, *vars(scores).values(), "gelu", None)
     torch.library.opcheck(torch.ops.speechadapt.fusion.default, args)
 
 

@@ -87,9 +87,10 @@ def test_operator_is_well_behaved(operators, bits):
     slots = torch.tensor([1], dtype=torch.int32, device=DEVICE)
     down, up = ((m.codes, m.scale, m.offset) for m in (folded.down, folded.up))
     tensors = (*down, folded.down_sum, folded.down_bias, folded.norm_weight, *up, folded.up_bias)
+    tensors = [t.to(DEVICE).requires_grad_(t.is_floating_point()) for t in tensors]
     torch.library.opcheck(
         torch.ops.speechadapt.lowbit_bottleneck.default,
-        (x, None, slots, *(t.to(DEVICE) for t in tensors), "gelu", 0.5, None, 0),
+        (x.requires_grad_(True), None, slots, *tensors, "gelu", 0.5, None, 0),
     )
 
 

@@ -161,31 +161,66 @@ def _present(weights: FoldedBottleneck) -> list[Tensor]:
     return [tensor for tensor in each if tensor is not None]
 
 
+def bottleneck_gradients(
+    gradient: Tensor,
+    source: Tensor,
+    same: bool,
+    slots: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+    longest: int,
+) -> tuple[Tensor, FoldedBottleneck]:
+    """The backward of :func:`fused_bottleneck`, for operators whose backward it is too.
+
+    Args: as of :func:`fused_bottleneck`, and the gradient of what it gave, and whether its base was
+        the source.
+
+    Returns:
+        Gradients of the source, with what goes past the adapter if it was the base, and weights.
+    """
+    tensors = [weights.down, weights.down_sum, weights.down_bias, weights.up, weights.up_bias]
+    below, *present = _backward(
+        gradient.contiguous(),
+        source,
+        same,
+        slots,
+        *tensors,
+        weights.rank,
+        activation,
+        scale,
+        offsets,
+        longest,
+    )
+    rest = iter(present)
+    grads: list[Any] = [None if tensor is None else next(rest) for tensor in tensors]
+    return below, FoldedBottleneck(*[*grads, weights.rank])
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     source, base, slots, down, down_sum, down_bias, up, up_bias, *settings = inputs
     ctx.rank, ctx.activation, ctx.scale, offsets, ctx.longest = settings
     ctx.same = base is None
-    ctx.save_for_backward(source, slots, down, down_sum, down_bias, up, up_bias, offsets)
+    ctx.save_for_backward(source, slots, offsets, down, down_sum, down_bias, up, up_bias)
 
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    source, slots, *weights, offsets = ctx.saved_tensors
-    below, *present = _backward(
-        gradient.contiguous(),
+    source, slots, offsets, *tensors = ctx.saved_tensors
+    below, grads = bottleneck_gradients(
+        gradient,
         source,
         ctx.same,
         slots,
-        *weights,
-        ctx.rank,
+        FoldedBottleneck(*[*tensors, ctx.rank]),
         ctx.activation,
         ctx.scale,
         offsets,
         ctx.longest,
     )
-    rest = iter(present)
-    grads = [None if weight is None else next(rest) for weight in weights]
     past = None if ctx.same else gradient
-    return below, past, None, *grads, None, None, None, None, None
+    each = (grads.down, grads.down_sum, grads.down_bias, grads.up, grads.up_bias)
+    return below, past, None, *each, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

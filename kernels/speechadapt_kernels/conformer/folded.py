@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import EPSILON, padded_width
+from speechadapt_kernels.activations import slope
+from speechadapt_kernels.bottleneck.folded import EPSILON, Projection, padded_width, project
 from speechadapt_kernels.conformer.weights import ConformerWeights
+from speechadapt_kernels.layout import by_slot
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class FoldedConformer:
     Attributes:
         value: Down projection of the values with the LayerNorm's weight, ``[slots, width, dim]``.
         gate: That of the gates, same shape.
-        value_sum: Sum of each row of ``value``, ``[slots, width]``; so ``gate_sum``.
+        value_sum: Sum of each row of ``value``, ``[slots, width]``; so ``gate_sum``. Its gradient
+            is in that of ``value``.
         gate_sum: ``[slots, width]``.
         value_bias: With what the LayerNorm's bias gives, ``[slots, width]``; so ``gate_bias``.
         gate_bias: ``[slots, width]``.
@@ -51,7 +55,7 @@ class FoldedConformer:
 
 
 def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConformer:
-    """Make what the fused operator reads, for states of ``dtype``."""
+    """Make what the fused operator reads, for states of ``dtype``; gradients flow through."""
     exact = torch.promote_types(dtype, torch.float32)
     channels = weights.conv.shape[1]
     room = padded_width(channels) - channels
@@ -80,8 +84,8 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
         value,
         gate,
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
-        value.to(exact).sum(-1),
-        gate.to(exact).sum(-1),
+        value.detach().to(exact).sum(-1),
+        gate.detach().to(exact).sum(-1),
         value_bias,
         gate_bias,
         vector(conv.mT).contiguous(),
@@ -103,31 +107,142 @@ def forward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The fused operator in torch."""
-    exact = weights.up_bias.dtype
-    x = source.to(exact)
-    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-    rstd = torch.rsqrt(variance + EPSILON)
-    kernel = weights.conv.shape[1]
-    kept = torch.contiguous_format
-    out, states = base.clone(memory_format=kept), torch.zeros_like(state, memory_format=kept)
-    for row, slot in enumerate(slots.tolist()):
-        if slot < 0:
-            continue
-        values, gates = (
-            rstd[row] * (x[row] @ matrix[slot].to(exact).mT - mean[row] * sums[slot]) + bias[slot]
-            for matrix, sums, bias in (
-                (weights.value, weights.value_sum, weights.value_bias),
-                (weights.gate, weights.gate_sum, weights.gate_bias),
-            )
-        )
-        seen = torch.cat((state[row].to(exact), values * gates.sigmoid()))
-        windows = seen.unfold(0, kernel, 1)  # [frames, width, kernel]
-        hidden = (windows * weights.conv[slot].mT).sum(-1) + weights.conv_bias[slot]
-        if weights.inner_weight is not None and weights.inner_bias is not None:
-            real = F.layer_norm(hidden[:, : weights.channels], (weights.channels,))
-            hidden = F.pad(real, (0, hidden.shape[1] - weights.channels))
-            hidden = hidden * weights.inner_weight[slot] + weights.inner_bias[slot]
-        delta = F.silu(hidden) @ weights.up[slot].to(exact) + weights.up_bias[slot]
-        out[row] = (out[row] + scale * delta).to(out.dtype)
-        states[row] = seen[len(seen) - kernel + 1 :].to(state.dtype)
-    return out, states
+    each, exact = _of_utterances(weights, slots), weights.up_bias.dtype
+    made = _passed(source.to(exact), each, state.to(exact))
+    z, bias = scale * F.silu(made.hidden), scale * each.up_bias[:, None]
+    delta = torch.baddbmm(bias, z, each.up.to(exact))
+    none = (slots < 0)[:, None, None]
+    out = torch.where(none, base, (base + delta).to(base.dtype))
+    after = made.seen[:, source.shape[1] :].to(state.dtype).masked_fill(none, 0)
+    return out.contiguous(), after.contiguous()
+
+
+def backward(
+    gradient: Tensor,
+    of_state: Tensor,
+    source: Tensor,
+    slots: Tensor,
+    weights: FoldedConformer,
+    scale: float,
+    state: Tensor,
+) -> tuple[Tensor, Tensor, FoldedConformer]:
+    """Gradients of the source (without what goes past the adapter), the state and the weights.
+
+    Frames behind the last that has a gradient, such as padding, give none, whatever they hold.
+    """
+    each, exact = _of_utterances(weights, slots), weights.up_bias.dtype
+    count, kernel, width = weights.conv.shape
+    none = (slots < 0)[:, None, None]
+    dy, ds = (d.to(exact).masked_fill(none, 0) for d in (gradient, of_state))
+    heard = dy.any(-1, keepdim=True).flip(1).cumsum(1).flip(1) > 0
+    heard = heard | ds.flatten(1).any(-1)[:, None, None]
+    made = _passed(
+        source.to(exact).masked_fill(~heard, 0), each, state.to(exact).masked_fill(none, 0)
+    )
+    up_bias = scale * dy.sum(1)
+    up = scale * (F.silu(made.hidden).mT @ dy)
+    dh = scale * (dy @ each.up.to(exact).mT) * slope("silu", made.hidden)
+    inner_weight = inner_bias = None
+    if each.inner_weight is not None:
+        inner_weight, inner_bias = (dh * made.normal).sum(1), dh.sum(1)
+        # Of real channels alone: those of the padding take no part in the means.
+        dn = (dh * each.inner_weight[:, None])[..., : weights.channels]
+        normal = made.normal[..., : weights.channels]
+        by_norm = (dn * normal).mean(-1, keepdim=True)
+        dn = made.rstd * (dn - dn.mean(-1, keepdim=True) - normal * by_norm)
+        dh = F.pad(dn, (0, width - weights.channels))
+    conv, conv_bias = _slid(made.seen, dh), dh.sum(1)
+    dseen = _slid(F.pad(dh, (0, 0, kernel - 1, kernel - 1)), each.conv.flip(1))
+    dseen = dseen + F.pad(ds, (0, 0, source.shape[1], 0))
+    dv = dseen[:, kernel - 1 :] * made.opened
+    both = torch.cat((dv, dv * made.values * (1 - made.opened)), -1)
+    below, down = made.projection.backward(both)
+
+    def summed(parts: Tensor, dtype: torch.dtype = exact) -> Tensor:
+        return by_slot(parts, slots, count).to(dtype)
+
+    value, gate = (summed(part, weights.value.dtype) for part in down.split(width, 1))
+    value_bias, gate_bias = (summed(part) for part in both.sum(1).split(width, 1))
+    return (
+        below.to(source.dtype),
+        dseen[:, : kernel - 1].to(state.dtype),
+        FoldedConformer(
+            value,
+            gate,
+            torch.zeros_like(weights.value_sum),
+            torch.zeros_like(weights.gate_sum),
+            value_bias,
+            gate_bias,
+            summed(conv),
+            summed(conv_bias),
+            None if inner_weight is None else summed(inner_weight),
+            None if inner_bias is None else summed(inner_bias),
+            summed(up, weights.up.dtype),
+            summed(up_bias),
+            weights.channels,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What utterances are on their way to the up projection.
+
+    Attributes:
+        projection: Values and gates side by side.
+        values: ``[batch, frames, width]``.
+        opened: How far the gates are, same shape.
+        seen: Gated values behind the state, ``[batch, kernel - 1 + frames, width]``.
+        normal: What the convolution made of them, normalised where a LayerNorm does that,
+            ``[batch, frames, width]``.
+        rstd: Of the LayerNorm, ``[batch, frames, 1]``; one where there is none.
+        hidden: Before the activation, ``[batch, frames, width]``.
+    """
+
+    projection: Projection
+    values: Tensor
+    opened: Tensor
+    seen: Tensor
+    normal: Tensor
+    rstd: Tensor
+    hidden: Tensor
+
+
+def _passed(x: Tensor, each: FoldedConformer, state: Tensor) -> _Passed:
+    """Of states ``[batch, frames, dim]`` and each utterance's weights."""
+    down = torch.cat((each.value, each.gate), 1).to(x.dtype)
+    projection = project(x, down, torch.cat((each.value_sum, each.gate_sum), 1))
+    bias = torch.cat((each.value_bias, each.gate_bias), 1)
+    values, gates = (projection.hidden + bias[:, None]).chunk(2, -1)
+    opened = gates.sigmoid()
+    seen = torch.cat((state, values * opened), 1)
+    hidden = _slid(seen, each.conv) + each.conv_bias[:, None]
+    if each.inner_weight is None or each.inner_bias is None:
+        return _Passed(projection, values, opened, seen, hidden, x.new_ones(1), hidden)
+    real = hidden[..., : each.channels]
+    normal, _, rstd = torch.native_layer_norm(real, real.shape[-1:], None, None, EPSILON)
+    normal = F.pad(normal, (0, hidden.shape[-1] - each.channels))
+    hidden = normal * each.inner_weight[:, None] + each.inner_bias[:, None]
+    return _Passed(projection, values, opened, seen, normal, rstd, hidden)
+
+
+def _of_utterances(weights: FoldedConformer, slots: Tensor) -> FoldedConformer:
+    """The weights of each one's slot; of any where it has none."""
+    places = slots.clamp(min=0)
+    held: dict[str, Any] = {k: t for k, t in vars(weights).items() if isinstance(t, Tensor)}
+    return replace(weights, **{name: t.index_select(0, places) for name, t in held.items()})
+
+
+def _slid(values: Tensor, kernel: Tensor) -> Tensor:
+    """Each channel's kernel slid along its frames.
+
+    Args:
+        values: ``[batch, frames, width]``.
+        kernel: ``[batch, size, width]``.
+
+    Returns:
+        ``[batch, frames - size + 1, width]``.
+    """
+    channels = kernel.mT.flatten(0, 1)[:, None]
+    slid = F.conv1d(values.mT.flatten(0, 1)[None], channels, groups=len(channels))
+    return slid[0].unflatten(0, kernel.shape[::2]).mT

@@ -1,9 +1,15 @@
-"""The conformer adapter as an operator of torch, for inference and streams."""
+"""The conformer adapter as an operator of torch, for whole utterances and streams.
+
+Its backward is plain torch on every device, and nothing in it waits for one.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.conformer import folded
 from speechadapt_kernels.conformer.folded import FoldedConformer
@@ -32,6 +38,7 @@ def fused_conformer(
     Returns:
         Shape of ``base``, rows without an adapter bit for bit; and the state after the last frame,
         ``[batch, kernel - 1, width]``, which is only of use where every frame is one of sound.
+        Gradients flow from both, also to the state before; to all weights but the sums.
 
     Raises:
         ValueError: Shapes or types do not go together, or no kernel is made for them.
@@ -125,3 +132,27 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     kept = torch.contiguous_format
     return torch.empty_like(base, memory_format=kept), torch.empty_like(state, memory_format=kept)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    source, _, slots, state, *weights, ctx.channels, ctx.scale = inputs
+    ctx.save_for_backward(source, slots, state, *weights)
+
+
+@once_differentiable
+def _gradients(ctx: Any, gradient: Tensor, of_state: Tensor) -> tuple[Tensor | None, ...]:
+    source, slots, state, *weights = ctx.saved_tensors
+    below, before, grads = folded.backward(
+        gradient,
+        of_state,
+        source,
+        slots,
+        FoldedConformer(*[*weights, ctx.channels]),
+        ctx.scale,
+        state,
+    )
+    *present, _ = vars(grads).values()
+    return below, gradient, None, before, *present, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_setup)

@@ -1,9 +1,20 @@
-"""The folded fusion as an operator of torch, for inference."""
+"""The folded fusion as an operator of torch.
+
+The gradient is the operator's own, in plain torch on every device; the re-associated form is none
+of its own. So what is trained is what is served, shares of a router included, nothing but what goes
+in is kept for the way back, and folding carries gradients on to adapters, query, key and value. But
+it multiplies matrices as wide as the model, in float64, at each step: on a CPU, where that has
+fewer than some two thousand frames, attention is trained faster by
+:func:`~speechadapt_kernels.fusion.reassociated.reassociated_fusion`, which is plain torch too.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.fusion import folded
@@ -30,7 +41,8 @@ def fused_fusion(
             each utterance ``[batch, 1, adapters]``.
 
     Returns:
-        Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least.
+        Shape of ``base``, and the shares ``[..., adapters]`` in float32 at least. Gradients flow
+        from both, to all but ``down_sum``.
 
     Raises:
         ValueError: Shapes or types do not go together, no kernel is made for them, or shares are
@@ -48,7 +60,7 @@ def fused_fusion(
         raise ValueError("shares are given where the weights have no scores, and only there")
     if shares is not None:
         shares = shares.expand(*source.shape[:-1], count)
-    scores = weights.scores
+    scores: list[Any] = [None] * 4 if weights.scores is None else [*vars(weights.scores).values()]
     made: tuple[Tensor, Tensor] = _forward(
         source,
         base,
@@ -57,7 +69,7 @@ def fused_fusion(
         weights.down_bias,
         weights.value,
         weights.value_bias,
-        [] if scores is None else [scores.down, scores.bias, scores.direct, scores.constant],
+        *scores,
         activation,
         shares,
     )
@@ -73,12 +85,15 @@ def _forward(
     down_bias: Tensor,
     value: Tensor,
     value_bias: Tensor,
-    scores: list[Tensor],  # those of ScoreWeights, or none
+    score_down: Tensor | None,
+    score_bias: Tensor | None,
+    score_direct: Tensor | None,
+    score_constant: Tensor | None,
     activation: str,
     shares: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    attention = ScoreWeights(*scores) if scores else None
-    weights = FoldedFusion(down, down_sum, down_bias, value, value_bias, attention)
+    scores = [score_down, score_bias, score_direct, score_constant]
+    weights = _weights([down, down_sum, down_bias, value, value_bias, *scores])
     if uses_triton(source.device, source.dtype):
         from speechadapt_kernels.fusion import launch
 
@@ -93,3 +108,28 @@ def _(source: Tensor, base: Tensor, down: Tensor, *_args: object) -> tuple[Tenso
     return torch.empty_like(base, memory_format=torch.contiguous_format), source.new_empty(
         *source.shape[:-1], len(down), dtype=exact
     )
+
+
+def _weights(tensors: list[Any]) -> FoldedFusion:
+    scores = None if tensors[-1] is None else ScoreWeights(*tensors[-4:])
+    return FoldedFusion(*[*tensors[:-4], scores])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    source, _, *weights, ctx.activation, shares = inputs
+    ctx.save_for_backward(source, shares, *weights)
+
+
+@once_differentiable
+def _gradients(ctx: Any, gradient: Tensor, of_shares: Tensor) -> tuple[Tensor | None, ...]:
+    source, shares, *weights = ctx.saved_tensors
+    below, grads, given = folded.backward(
+        gradient, of_shares, source, _weights(weights), ctx.activation, shares
+    )
+    *plain, scores = vars(grads).values()
+    of_scores = [None] * 4 if scores is None else vars(scores).values()
+    of_given = None if shares is None else given.to(shares.dtype)
+    return below, gradient, *plain, *of_scores, None, of_given
+
+
+_forward.register_autograd(_gradients, setup_context=_setup)

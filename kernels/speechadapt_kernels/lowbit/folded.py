@@ -34,11 +34,19 @@ class LowBitMatrix:
 
     def widened(self) -> Tensor:
         """As floats, ``[slots, width, dim]``."""
-        signs = self.codes
-        if signs.dtype == torch.uint8:
-            each = torch.arange(8, dtype=torch.uint8, device=signs.device)
-            signs = ((signs[..., None] >> each) & 1).flatten(2).float() * 2 - 1
-        return signs.float() * self.scale[..., None] + self.offset[..., None]
+        return self._factors() * self.scale[..., None] + self.offset[..., None]
+
+    def gradients(self, widened: Tensor) -> tuple[Tensor, Tensor]:
+        """Of scale and offset, from that of the widened matrix."""
+        exact = widened.to(self.scale.dtype)
+        return (exact * self._factors()).sum(-1), exact.sum(-1)
+
+    def _factors(self) -> Tensor:
+        """What scales are multiplied by, ``[slots, width, dim]``."""
+        if self.codes.dtype != torch.uint8:
+            return self.codes.float()
+        each = torch.arange(8, dtype=torch.uint8, device=self.codes.device)
+        return ((self.codes[..., None] >> each) & 1).flatten(2).float() * 2 - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class FoldedLowBit:
     Attributes:
         down: The down projection.
         down_sum: Sum of each row of ``down`` times ``norm_weight``, ``[slots, width]``; None = no
-            LayerNorm.
+            LayerNorm. Its gradient is in those of ``norm_weight`` and of the scales and offsets.
         down_bias: ``[slots, width]``, with what the LayerNorm's bias gives.
         norm_weight: ``[slots, dim]``; None = no LayerNorm.
         up: The up projection, transposed.
@@ -65,6 +73,8 @@ class FoldedLowBit:
 
 def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
     """Code the matrices of stacked adapters and make what the operator reads.
+
+    Gradients flow to all but the matrices.
 
     Args:
         weights: Stacked, in float32.
@@ -85,7 +95,8 @@ def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
     if weights.norm_weight is not None and weights.norm_bias is not None:
         wide = down.widened()[:, :width]
         down_bias = down_bias + (wide @ weights.norm_bias.float()[..., None]).squeeze(-1)
-        down_sum = F.pad((wide @ weights.norm_weight.float()[..., None]).squeeze(-1), (0, room))
+        sums = wide @ weights.norm_weight.detach().float()[..., None]
+        down_sum = F.pad(sums.squeeze(-1), (0, room))
     norm = None if weights.norm_weight is None else weights.norm_weight.float().contiguous()
     return FoldedLowBit(
         down, down_sum, F.pad(down_bias, (0, room)), norm, up, weights.up_bias.float()

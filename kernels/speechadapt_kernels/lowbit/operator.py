@@ -1,11 +1,19 @@
-"""The bottleneck in few bits as an operator of torch, for inference."""
+"""The bottleneck in few bits as an operator of torch.
+
+Its backward is the plain bottleneck's, with the matrices widened: what lies below an adapter as it
+is stored can be trained, and so can scales, norm and biases.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.bottleneck import folded
+from speechadapt_kernels.bottleneck.operator import bottleneck_gradients
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
@@ -34,8 +42,8 @@ def fused_lowbit(
         longest: As :func:`~speechadapt_kernels.bottleneck.operator.fused_bottleneck` takes it.
 
     Returns:
-        Shape of the source; rows without an adapter are the base's, bit for bit. There is no
-        backward: adapters are trained with rounded floats.
+        Shape of the source; rows without an adapter are the base's, bit for bit. Gradients flow to
+        all but the codes: those are trained as rounded floats.
 
     Raises:
         ValueError: Shapes do not go together.
@@ -111,3 +119,49 @@ def _forward(
 @_forward.register_fake
 def _(source: Tensor, *_args: object) -> Tensor:
     return torch.empty_like(source, memory_format=torch.contiguous_format)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    source, base, slots, *weights, ctx.activation, ctx.scale, offsets, ctx.longest = inputs
+    ctx.same = base is None
+    ctx.save_for_backward(source, slots, offsets, *weights)
+
+
+@once_differentiable
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    source, slots, offsets, *tensors = ctx.saved_tensors
+    down, up = LowBitMatrix(*tensors[:3]), LowBitMatrix(*tensors[6:9])
+    down_sum, down_bias, norm_weight = tensors[3:6]
+    weights = FoldedLowBit(down, down_sum, down_bias, norm_weight, up, tensors[9])
+    below, wide = bottleneck_gradients(
+        gradient,
+        source,
+        ctx.same,
+        slots,
+        widened(weights, source.dtype),
+        ctx.activation,
+        ctx.scale,
+        offsets,
+        ctx.longest,
+    )
+    of_down, of_norm = wide.down.to(down_bias.dtype), None
+    if norm_weight is not None:
+        of_norm = (of_down * down.widened()).sum(1)
+        of_down = of_down * norm_weight[:, None]
+    return (
+        below,
+        None if ctx.same else gradient,
+        None,
+        None,
+        *down.gradients(of_down),
+        None,  # in those of scale, offset and norm_weight
+        wide.down_bias,
+        of_norm,
+        None,
+        *up.gradients(wide.up),
+        wide.up_bias,
+        *(None, None, None, None),
+    )
+
+
+_forward.register_autograd(_gradients, setup_context=_setup)
