@@ -1,6 +1,7 @@
 """Runs of real systems: commands, a server on this machine, functions; cached and resumed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -289,6 +290,25 @@ def test_limit(here):
     assert list(rows("mine")) == ["ro00", "ro01"]
     assert run("--system", f"mine={asr}", "--set", "ro=ro") == 0
     assert calls(here) == ["ro00", "ro01", "ro02", "ro03"]
+
+
+def test_energy_of_what_was_decoded_whole(here, monkeypatch):
+    data_dir(here / "ro", 2)
+    sampler = here / "nvidia-smi"
+    sampler.write_text(
+        '#!/bin/sh\ncase "$*" in\n-L) echo "GPU 0: a" ;;\n'
+        '*-lms*) printf "100.0\\n300.0\\n9"; exec sleep 9 ;;\nesac\n'
+    )
+    (here / "slow").write_text("#!/bin/sh\nsleep 0.2\n")
+    for script in (sampler, here / "slow"):
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    slow = "slow=cmd:./slow {wav}"
+    assert run("--system", slow, "--set", "ro=ro", "--limit", "1") == 0
+    took = Run.read(here / "out").decoding("slow", "ro")
+    assert 200 * 0.2 <= took.gpu_joules <= 200 * 5
+    assert run("--system", slow, "--set", "ro=ro") == 0  # one of two was known
+    assert Run.read(here / "out").decoding("slow", "ro").gpu_joules is None
 
 
 def test_functions(here, monkeypatch):

@@ -38,7 +38,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "speed": (
         *("system", "set", "audio_seconds", "seconds", "rtf", "rtfx", "p50", "p95", "p99"),
-        *("batched", "load_average", "peak_memory_bytes"),
+        *("batched", "load_average", "peak_memory_bytes", "cpu_joules", "gpu_joules"),
     ),
 }
 _NAME_BYTES = 100  # of a file name; file systems allow 255, and a suffix follows
@@ -96,6 +96,8 @@ class Decoding:
         batched: Whether utterances were computed together, so that none has a time of its own.
         load_average: Of the machine over one minute, at the end.
         peak_memory_bytes: The most that the process held.
+        cpu_joules: Energy of the machine's CPUs, other work included; None if it does not tell.
+        gpu_joules: Of its GPUs.
         fingerprint: SHA-256 of the system and of all its inputs.
     """
 
@@ -105,6 +107,8 @@ class Decoding:
     batched: bool = False
     load_average: float | None = None
     peak_memory_bytes: int | None = None
+    cpu_joules: float | None = None
+    gpu_joules: float | None = None
     fingerprint: str = ""
 
 

@@ -43,12 +43,14 @@ from speechadapt_eval.runs.systems.protocol import (
     transcribe_all,
 )
 from speechadapt_eval.runs.systems.registry import Spec, reason, sentence
+from speechadapt_eval.speed.energy import Energy, EnergyMeter
 from speechadapt_eval.speed.timing import Stopwatch, peak_memory
 
 ON_ERROR = ("stop", "empty")
 _FORMAT = 1  # of what the cache holds
 _BATCH_SECONDS = 300.0  # of audio that a system gets at a time, and is lost by a kill
 _BATCH_CLIPS = 256
+_NO_ENERGY = Energy(None, None)
 _FACTS = ("parameters", "trainable", "load_seconds", "threads")
 _OURS = {"id", "ref", "hyp", "lang", "audio", "duration", "start", "end", "seconds", "error"}
 
@@ -180,6 +182,7 @@ class _Job:
             self._fingerprint = json_sha256([_FORMAT, dict(system.fingerprint())])
         self._open: OpenSystem | None = None
         self._warmed = 0
+        self._energy = _NO_ENERGY
         self.facts: dict[str, Any] = self._cache.get(self._key("opened")) or {}
 
     def __enter__(self) -> _Job:
@@ -223,6 +226,15 @@ class _Job:
         system = self._open
         if system is None:
             system = self._opened(next(p.item.clip for k, p in items.items() if k not in found))
+        with EnergyMeter() as meter:
+            yield from self._results(system, items, found)
+        # Of a part it would say nothing, and of a server nothing is known.
+        if not found and not getattr(system, "remote", False):
+            self._energy = meter.energy
+
+    def _results(
+        self, system: OpenSystem, items: Mapping[str, _Prepared], found: Mapping[str, _Result]
+    ) -> Iterator[tuple[str, _Result]]:
         settings = self._options.settings
         if batches(system) and not self._options.one_by_one:
             for chunk in _chunks(items):
@@ -310,7 +322,10 @@ class _Job:
                 "warmup_utterances": self._warmed,
                 "load_average": round(os.getloadavg()[0], 2),
                 "peak_memory_bytes": None if remote else peak_memory(),
+                "cpu_joules": self._energy.cpu,
+                "gpu_joules": self._energy.gpu,
             }
+            self._energy = _NO_ENERGY
             self._cache.put({key: measured})
             self._warmed = 0  # further sets find it warm
         else:

@@ -141,6 +141,8 @@ def speed_of(took: Decoding, rows: Iterable[Row]) -> dict[str, Any]:
         "batched": took.batched,
         "load_average": took.load_average,
         "peak_memory_bytes": took.peak_memory_bytes,
+        "cpu_joules": took.cpu_joules,
+        "gpu_joules": took.gpu_joules,
     }
 
 
