@@ -129,7 +129,7 @@ def test_asterisk_needs_a_decoder_and_a_known_language(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="has no be; it has en es fr it ru"):
         asterisk.prepare(tmp_path, tmp_path, ["be"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "av", None)  # not installed
     with pytest.raises(AudioError, match=r"need ffmpeg.*apt install ffmpeg.*pip install av"):
         check_decoder()
     with pytest.raises(AudioError, match="missing or empty"):
