@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -61,3 +62,11 @@ def test_every_package_is_in_the_distribution():
         for path in home.rglob("__init__.py")
     }
     assert listed == found
+
+
+def test_no_script_hides_a_library():
+    """A script's folder comes first on the path: ``coverage.py`` there hid what numba imports."""
+    for folder in (ROOT / "eval" / "bench", ROOT / "kernels" / "bench"):
+        for script in folder.glob("*.py"):
+            found = find_spec(script.stem)
+            assert found is None or Path(found.origin or "").parent == folder, script

@@ -1,8 +1,8 @@
-"""The simulations of eval/bench/coverage.py in small: intervals hold the truth as often as said."""
+"""The simulations of eval/bench/interval_coverage.py in small: intervals hold the truth as often as said."""
 
 import pytest
 
-from bench import coverage as bench
+from bench import interval_coverage as bench
 
 
 @pytest.mark.parametrize("method", ["by_speaker", "rate_difference"])

@@ -7,7 +7,7 @@ speakers, "95 %" covered the truth half of the time). Give the speakers wherever
 From 20 units on an interval is made of bootstrap percentiles, expanded for the narrowness of small
 samples (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
 2015, section 3.3). Fewer units have too few distinct resamples, so there it is Student's t with the
-standard error of the delete-one-unit jackknife. ``eval/bench/coverage.py`` simulates both.
+standard error of the delete-one-unit jackknife. ``eval/bench/interval_coverage.py`` simulates both.
 """
 
 from __future__ import annotations

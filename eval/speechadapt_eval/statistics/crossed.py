@@ -10,7 +10,7 @@ That bootstrap counts what belongs to single ratings about three times, as Owen 
 differences of systems far too uncertain, and it knows nothing of t. So its replicates are stretched
 about the estimate to the two-way clustered standard error (Cameron, Gelbach and Miller, "Robust
 Inference with Multiway Clustering", Journal of Business & Economic Statistics 2011) times what t
-exceeds the normal quantile. ``eval/bench/coverage.py`` simulates it.
+exceeds the normal quantile. ``eval/bench/interval_coverage.py`` simulates it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How often intervals of nominal 95 % hold the truth, in simulations where the truth is known.
 
-    python eval/bench/coverage.py
+    python eval/bench/interval_coverage.py
 
 Prints three tables; ends with 1 if a figure that is promised (docs/evaluation/statistics.md) is not
 between 92 and 97 %. Rows marked "hard" are beyond the promise and show how it bends.
