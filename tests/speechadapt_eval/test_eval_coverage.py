@@ -1,4 +1,4 @@
-"""The simulations of eval/bench/interval_coverage.py in small: intervals hold the truth as often as said."""
+"""The simulations of eval/bench/interval_coverage.py in small: intervals cover as often as said."""
 
 import pytest
 

@@ -6,8 +6,8 @@ look at a rater's whole work: who fails one of them is left out altogether.
 
 How well a rater can agree with the others depends on how much the sounds differ: with systems of
 near quality honest raters correlate at 0.4 with the rest, and a fixed limit of 0.5 threw out half
-of them (``eval/bench/interval_coverage.py`` simulates it). So the limit is half of what the median rater
-reaches.
+of them (``eval/bench/interval_coverage.py`` simulates it). So the limit is half of what the median
+rater reaches.
 """
 
 from __future__ import annotations
