@@ -89,5 +89,5 @@ if ((stage <= 8 && stop_stage >= 8)); then
   for system in "${systems[@]}"; do options+=(--system "$system"); done
   for l in "${lang[@]}"; do options+=(--set "$l=data/$l/test"); done
   OMP_NUM_THREADS=$nj speechadapt-eval run "${options[@]}" --out exp/eval
-  speechadapt-eval report exp/eval
+  speechadapt-eval report exp/eval --show frozen-30s adapters
 fi
