@@ -27,7 +27,7 @@ def test_reads_what_was_written(tmp_path):
         Row("u2", "a\u2028b\nc", "", "ro", {"snr": 5, "task": "asr", "seconds": float("nan")}),
         Row("u1", None, "ў", None, {}),
     ]
-    took = Decoding(1.5, 3.5, 1, True, 0.5, 100, "ab")
+    took = Decoding(1.5, 3.5, 1, True, 0.5, 100, 7.5, None, "ab")
     run.write_rows("base", "ro", rows, took)
     run.write_table("wer", [{"system": "base", "rate": 0.1, "note": 'a "b",\nc'}])
     read = Run.read(tmp_path)
