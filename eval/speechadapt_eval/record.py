@@ -32,7 +32,7 @@ def run_record(command: Sequence[str], seeds: Mapping[str, int], **facts: Any) -
     """
     commit, dirty = _commit()
     return {
-        "command": [_anonymous(argument) for argument in command],
+        "command": [anonymous(argument) for argument in command],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | _packages(),
         "commit": commit,
@@ -59,7 +59,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _anonymous(argument: str) -> str:
+def anonymous(argument: str) -> str:
+    """An argument without the home folder, users and passwords: results are shown to others."""
     return _SECRET_OF_URL.sub("", argument.replace(str(Path.home()), "~"))
 
 

@@ -108,6 +108,16 @@ def test_command(here, capsys):
     assert "mine" in capsys.readouterr().out
 
 
+def test_the_record_of_systems_names_no_user(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    data_dir(here / "ro", 1)
+    script(here / "asr", "echo ala")
+    assert run("--system", f"mine=cmd:{here}/asr {{wav}}", "--set", f"ro={here}/ro") == 0
+    record = json.loads((here / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["systems"][0]["spec"] == "cmd:~/asr {wav}"
+    assert record["sets"][0]["path"] == "~/ro"
+
+
 def test_only_what_is_new_is_computed(here):
     data_dir(here / "ro")
     asr = script(here / "asr", "echo ala")

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from speechadapt_eval.errors import EvalError
 from speechadapt_eval.io import Row
 from speechadapt_eval.outputs import as_json
+from speechadapt_eval.record import anonymous
 from speechadapt_eval.runs.cache import Cache
 from speechadapt_eval.runs.clips import Clip, ClipError, duration
 from speechadapt_eval.runs.folder import RECORD, TABLES, Decoding, Run, RunSet, RunSystem
@@ -137,8 +138,8 @@ def run(
     systems = [_systems(spec, sets) for spec in specs]
     run = Run(
         out,
-        tuple(RunSystem(spec.name, spec.text) for spec in specs),
-        tuple(RunSet(t.name, t.path, t.language, len(t.items)) for t in sets),
+        tuple(RunSystem(spec.name, anonymous(spec.text)) for spec in specs),
+        tuple(RunSet(t.name, anonymous(t.path), t.language, len(t.items)) for t in sets),
         dict(record),
     )
     # What an earlier run left would not belong to this one; the cache has what can be used.
@@ -158,7 +159,7 @@ def run(
                         run.write_rows(spec.name, one.name, rows, took)
                     facts = facts or job.facts
             known = list(run.systems)
-            known[index] = RunSystem(spec.name, spec.text, *(facts.get(name) for name in _FACTS))
+            known[index] = replace(known[index], **{k: facts[k] for k in _FACTS if k in facts})
             run = replace(run, systems=tuple(known))
             run.write()
     return run
