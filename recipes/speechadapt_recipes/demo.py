@@ -78,6 +78,7 @@ def _page(folder: Path, test: Path, run: Path, scored: ScoredRun) -> None:
                 *SYSTEMS[name],
                 part.rate,
                 baseline=None if name == best else parts[best].rate,
+                speakers=part.speakers,
                 trainable=scored.run.system(name).trainable,
                 base_parameters=size,
                 seconds=scored.run.decoding(name, LANGUAGE).seconds,
