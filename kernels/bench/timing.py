@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 Turn = Callable[[], float]  # runs a system once; seconds of one call
 CALLS = 64  # of a system in one turn, at most
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
 MOST_APART = 2e-2  # of a graph and the launches it was captured from: they may add in another order
 
 
@@ -39,6 +42,7 @@ def in_turn(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 def on_cpu(system: Callable[..., Any], buffers: list[Any]) -> Turn:
     """Seconds of the processor, all threads together: others may use it as well."""
+    _keep_memory()
     each = itertools.cycle(buffers)
 
     def turn() -> float:
@@ -90,6 +94,19 @@ def apart(found: Any, wanted: Any) -> float:
     pairs = [(found, wanted)] if isinstance(found, Tensor) else zip(found, wanted, strict=True)
     ratios = [(a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-30) for a, b in pairs]
     return float(torch.stack(ratios).max())
+
+
+@cache
+def _keep_memory() -> None:
+    """Let glibc keep what is freed, where there is one.
+
+    Otherwise it gives memory of such sizes back and takes it anew, by luck at every call or at none,
+    and touching fresh pages takes as long as the sums.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_THRESHOLD, 2**25)  # the most it takes
 
 
 def _timed(work: Callable[[], Any], count: int) -> Turn:

@@ -12,6 +12,8 @@ import os
 from functools import cache
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from speechadapt_kernels.plan import measured, plan_name
 
@@ -44,6 +46,19 @@ def uses_triton(device: torch.device, dtype: torch.dtype) -> bool:
     if wanted == "auto":
         return obstacle is None and device.type == "cuda" and measured(device)
     return wanted == "triton" and obstacle is None
+
+
+def runs_plain(x: Tensor) -> bool:
+    """Whether torch itself computes with ``x`` here and now, and keeps the way back.
+
+    Then operators need not be called as such, which takes longer than the sums of a few frames. Who
+    only looks on (a compiler, fake tensors, ``meta``) is shown the operator, whole.
+
+    Raises:
+        ValueError: As :func:`uses_triton`.
+    """
+    looked_on = torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor)
+    return not looked_on and not uses_triton(x.device, x.dtype)
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:

@@ -10,7 +10,7 @@ captured CUDA graph can be replayed with others.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,6 +38,39 @@ def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int
     for slot, same in itertools.groupby(spans(x, slots, offsets), key=lambda each: each[1]):
         rows = [span for *_, span in same]
         yield slot, slice(rows[0].start, rows[-1].stop)
+
+
+def by_run(
+    source: Tensor,
+    base: Tensor,
+    slots: Tensor,
+    offsets: Tensor | None,
+    adapted: Callable[[Tensor, Tensor, int], Tensor],
+) -> Tensor:
+    """The base with what adapters make of it, those of one adapter together.
+
+    Args:
+        source: What the adapters read.
+        base: What is kept where there is none.
+        slots: Adapter of each utterance.
+        offsets: Where each begins, if they are packed.
+        adapted: From rows of both and a slot: those of the base as that adapter leaves them.
+    """
+    rows, past = source.flatten(0, -2), base.flatten(0, -2)
+    each = list(runs(source, slots, offsets))
+    parts = [
+        past[span] if slot < 0 else adapted(rows[span], past[span], slot) for slot, span in each
+    ]
+    # What comes out is never what went in, not even where nobody has an adapter.
+    out = parts[0] if len(each) == 1 and each[0][0] >= 0 else torch.cat(parts)
+    return out.view(base.shape)
+
+
+def neighbours(slots: Tensor) -> Iterator[tuple[int, slice]]:
+    """Of neighbours with one adapter: their slot, and which utterances they are; reads slots."""
+    for slot, same in itertools.groupby(enumerate(slots.tolist()), key=lambda each: each[1]):
+        places = [place for place, _ in same]
+        yield slot, slice(places[0], places[-1] + 1)
 
 
 def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:

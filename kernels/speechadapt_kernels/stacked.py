@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechadapt_kernels.norm import normalised
+
 
 class Rows:
     """Which of ``count`` stacked adapters each row of a batch uses.
@@ -110,7 +112,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Each adapter's own LayerNorm over the last axis, with weights ``[adapters, dim]``."""
     if weight.shape[0] == 1:
         return F.layer_norm(x, x.shape[-1:], weight[0], bias[0])
-    return torch.addcmul(vector(bias), F.layer_norm(x, x.shape[-1:]), vector(weight))
+    return torch.addcmul(vector(bias), normalised(x)[0], vector(weight))
 
 
 def vector(x: Tensor) -> Tensor:

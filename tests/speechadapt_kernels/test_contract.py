@@ -222,7 +222,9 @@ def test_compiled_without_a_break(operators, kind):
     assert torch.equal(compiled(x, turned), call(x, turned))
     x.requires_grad_(True)
     pull = torch.autograd.grad(compiled(x, base).square().sum(), x)[0]
-    assert torch.equal(pull, torch.autograd.grad(call(x, base).square().sum(), x)[0])
+    # Where torch itself computes, it may go back on a way of its own.
+    plain = torch.autograd.grad(call(x, base).square().sum(), x)[0]
+    assert difference(pull, plain) < 1e-6
 
 
 @pytest.mark.parametrize("kind", (Bottleneck, Lora, Fusion, Conformer, EightBits, OneBit))

@@ -10,7 +10,9 @@ drown the rest. So c itself is given none.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,10 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.layout import by_slot, runs, spans
+from speechadapt_kernels.layout import by_run, by_slot, spans
+from speechadapt_kernels.norm import normalised
+from speechadapt_kernels.plan import runs_apart
 
-EPSILON = 1e-5  # of LayerNorm, as torch's default
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
 _KEPT = torch.contiguous_format  # what comes out lies as the operator says, whatever goes in
 
@@ -56,6 +59,11 @@ class FoldedBottleneck:
     def exact(self) -> torch.dtype:
         """What is computed in."""
         return torch.promote_types(self.down.dtype, torch.float32)
+
+    def of(self, slots: int | Tensor) -> FoldedBottleneck:
+        """The weights of one slot, or of each utterance's, without or with a first axis."""
+        held: dict[str, Any] = {k: t for k, t in vars(self).items() if isinstance(t, Tensor)}
+        return replace(self, **{name: tensor[slots] for name, tensor in held.items()})
 
 
 def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
@@ -154,8 +162,7 @@ def project(rows: Tensor, down: Tensor, down_sum: Tensor | None) -> Projection:
     """Through the folded down projection; args as of :class:`Projection`."""
     rstd = rows.new_ones(1)
     if down_sum is not None:
-        # On a CPU several times as fast as torch.var_mean.
-        rows, _, rstd = torch.native_layer_norm(rows, rows.shape[-1:], None, None, EPSILON)
+        rows, rstd = normalised(rows)
     return Projection(rows, rstd, down, down_sum, rows @ down.mT)
 
 
@@ -173,21 +180,49 @@ def forward(
     scale: float,
     offsets: Tensor | None,
 ) -> Tensor:
-    """The fused operator in torch."""
-    rows, out = source.flatten(0, -2), base.flatten(0, -2).clone(memory_format=_KEPT)
-    slices = out.shape[-1] // weights.up.shape[-1]
-    for slot, span in runs(source, slots, offsets):
-        if slot < 0:
-            continue
-        x = rows[span].to(weights.exact)
-        if weights.down_sum is not None:
-            x = F.layer_norm(x, x.shape[-1:], eps=EPSILON)
-        bias = None if weights.down_bias is None else weights.down_bias[slot]
-        hidden = F.linear(x, weights.down[slot].to(weights.exact), bias)
-        z, up = activate(activation, hidden), _up(weights, slot, slices)
-        delta = z @ up if weights.up_bias is None else weights.up_bias[slot].addmm(z, up)
-        out[span].add_(delta, alpha=scale)
-    return out.view(base.shape)
+    """The fused operator in torch, which can differentiate it."""
+    if offsets is None and _together(source, slots):
+        return _adapted(source, base, weights.of(slots), activation, scale)
+
+    def adapted(rows: Tensor, past: Tensor, slot: int) -> Tensor:
+        return _adapted(rows, past, weights.of(slot), activation, scale)
+
+    return by_run(source, base, slots, offsets, adapted)
+
+
+def _together(source: Tensor, slots: Tensor) -> bool:
+    """Whether the utterances of a batch are better served by one product than one by one."""
+    if source.device.type != "cpu" or runs_apart(source):
+        return False
+    used = set(slots.tolist())
+    return len(used) > 1 and min(used) >= 0
+
+
+def _adapted(
+    x: Tensor, past: Tensor, weights: FoldedBottleneck, activation: str, scale: float
+) -> Tensor:
+    """``past`` and what adapters make of ``x``, each ``[rows, ...]`` or ``[batch, rows, ...]``."""
+    exact, x = weights.exact, x.to(weights.exact)
+    if weights.down_sum is not None:
+        x, _ = normalised(x)
+    z = activate(activation, _product(x, weights.down.to(exact).mT, weights.down_bias))
+    up = weights.up.to(exact)
+    slices = past.shape[-1] // up.shape[-1]
+    if slices == 1:
+        delta = _product(z, up, weights.up_bias)
+    else:
+        starts = [weights.rank * index for index in range(slices)]
+        mine = [slice(a, b) for a, b in itertools.pairwise([*starts, up.shape[-2]])]
+        delta = torch.cat([z[..., own] @ up[..., own, :] for own in mine], -1)
+        delta = delta if weights.up_bias is None else delta + weights.up_bias[..., None, :]
+    return torch.add(past, delta, alpha=scale).to(past.dtype)
+
+
+def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """``x @ matrix + bias``, with one matrix for all or one for each utterance."""
+    if matrix.dim() == 2:
+        return F.linear(x, matrix.mT, bias)
+    return x @ matrix if bias is None else torch.baddbmm(bias[:, None], x, matrix)
 
 
 def backward(

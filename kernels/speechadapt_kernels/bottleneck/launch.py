@@ -9,8 +9,9 @@ import triton
 from torch import Tensor
 
 from speechadapt_kernels.bottleneck import kernels
-from speechadapt_kernels.bottleneck.folded import EPSILON, FoldedBottleneck
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
 from speechadapt_kernels.layout import by_slot, check_width, widest
+from speechadapt_kernels.norm import EPSILON
 from speechadapt_kernels.plan import tiles_for
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
-from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.dispatch import runs_plain, uses_triton
 from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 
 
@@ -45,7 +45,10 @@ def fused_bottleneck(
     """
     check_layout(source, slots, offsets)
     check_arithmetic(source, weights.down, activation)
-    _check_widths(source, source if base is None else base, weights)
+    origin = source if base is None else base
+    _check_widths(source, origin, weights)
+    if runs_plain(source):
+        return folded.forward(source, origin, slots, weights, activation, scale, offsets)
     return _forward(
         source,
         base,
@@ -96,7 +99,8 @@ def _forward(
 
         return launch.forward(source, base, slots, weights, activation, scale, offsets, longest)
     origin = source if base is None else base
-    return folded.forward(source, origin, slots, weights, activation, scale, offsets)
+    out = folded.forward(source, origin, slots, weights, activation, scale, offsets)
+    return out.contiguous()
 
 
 @_forward.register_fake

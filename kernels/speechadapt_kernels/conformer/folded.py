@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import slope
-from speechadapt_kernels.bottleneck.folded import EPSILON, Projection, padded_width, project
+from speechadapt_kernels.bottleneck.folded import Projection, padded_width, project
 from speechadapt_kernels.conformer.weights import ConformerWeights
-from speechadapt_kernels.layout import by_slot
+from speechadapt_kernels.layout import by_slot, neighbours
+from speechadapt_kernels.norm import EPSILON, normalised
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,34 @@ def forward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The fused operator in torch."""
-    each, exact = _of_utterances(weights, slots), weights.up_bias.dtype
-    made = _passed(source.to(exact), each, state.to(exact))
-    z, bias = scale * F.silu(made.hidden), scale * each.up_bias[:, None]
-    delta = torch.baddbmm(bias, z, each.up.to(exact))
-    none = (slots < 0)[:, None, None]
-    out = torch.where(none, base, (base + delta).to(base.dtype))
-    after = made.seen[:, source.shape[1] :].to(state.dtype).masked_fill(none, 0)
-    return out.contiguous(), after.contiguous()
+    parts, after = [], []
+    for slot, mine in neighbours(slots):
+        if slot < 0:
+            parts.append(base[mine])
+            after.append(torch.zeros_like(state[mine]))
+        else:
+            one = _of(weights, slot)
+            delta, seen = _adapted(source[mine], one, state[mine])
+            parts.append(torch.add(base[mine], delta, alpha=scale).to(base.dtype))
+            after.append(seen[:, source.shape[1] :].to(state.dtype))
+    return torch.cat(parts), torch.cat(after)
+
+
+def _adapted(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
+    """What one adapter adds to states, and the gated values behind the state before them."""
+    exact, width = weights.up_bias.dtype, weights.conv.shape[-1]
+    down = torch.cat((weights.value, weights.gate)).to(exact)
+    bias = torch.cat((weights.value_bias, weights.gate_bias))
+    normal, _ = normalised(x.to(exact))
+    seen = torch.cat((state.to(exact), F.glu(F.linear(normal, down, bias), -1)), 1)
+    kernel = weights.conv.mT[:, None]
+    hidden = F.conv1d(seen.mT, kernel, weights.conv_bias, groups=width).mT
+    if weights.inner_weight is not None and weights.inner_bias is not None:
+        real = slice(weights.channels)
+        inner = weights.inner_weight[real], weights.inner_bias[real]
+        hidden = F.layer_norm(hidden[..., real], (weights.channels,), *inner, EPSILON)
+        hidden = F.pad(hidden, (0, width - weights.channels))
+    return F.linear(F.silu(hidden), weights.up.to(exact).mT, weights.up_bias), seen
 
 
 def backward(
@@ -130,7 +151,8 @@ def backward(
 
     Frames behind the last that has a gradient, such as padding, give none, whatever they hold.
     """
-    each, exact = _of_utterances(weights, slots), weights.up_bias.dtype
+    # Of any adapter where an utterance has none.
+    each, exact = _of(weights, slots.clamp(min=0)), weights.up_bias.dtype
     count, kernel, width = weights.conv.shape
     none = (slots < 0)[:, None, None]
     dy, ds = (d.to(exact).masked_fill(none, 0) for d in (gradient, of_state))
@@ -220,17 +242,16 @@ def _passed(x: Tensor, each: FoldedConformer, state: Tensor) -> _Passed:
     if each.inner_weight is None or each.inner_bias is None:
         return _Passed(projection, values, opened, seen, hidden, x.new_ones(1), hidden)
     real = hidden[..., : each.channels]
-    normal, _, rstd = torch.native_layer_norm(real, real.shape[-1:], None, None, EPSILON)
+    normal, rstd = normalised(real)
     normal = F.pad(normal, (0, hidden.shape[-1] - each.channels))
     hidden = normal * each.inner_weight[:, None] + each.inner_bias[:, None]
     return _Passed(projection, values, opened, seen, normal, rstd, hidden)
 
 
-def _of_utterances(weights: FoldedConformer, slots: Tensor) -> FoldedConformer:
-    """The weights of each one's slot; of any where it has none."""
-    places = slots.clamp(min=0)
+def _of(weights: FoldedConformer, slots: int | Tensor) -> FoldedConformer:
+    """The weights of one slot, or of each utterance's, without or with a first axis."""
     held: dict[str, Any] = {k: t for k, t in vars(weights).items() if isinstance(t, Tensor)}
-    return replace(weights, **{name: t.index_select(0, places) for name, t in held.items()})
+    return replace(weights, **{name: tensor[slots] for name, tensor in held.items()})
 
 
 def _slid(values: Tensor, kernel: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 import triton
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import EPSILON
 from speechadapt_kernels.fusion import kernels
 from speechadapt_kernels.fusion.folded import FoldedFusion
 from speechadapt_kernels.layout import check_width
+from speechadapt_kernels.norm import EPSILON
 from speechadapt_kernels.plan import WIDEST, tiles_for
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate
 from speechadapt_kernels.fusion.weights import FusionWeights
+from speechadapt_kernels.norm import normalised
 
 
 def reassociated_fusion(
@@ -23,12 +24,12 @@ def reassociated_fusion(
 ) -> tuple[Tensor, Tensor]:
     """The same as :func:`speechadapt_kernels.fusion.naive.naive_fusion`."""
     adapters = weights.adapters
-    count, width, dim = adapters.down.shape
+    count, width, _ = adapters.down.shape
     down, bias = adapters.down, adapters.down_bias
     x = source
     if adapters.norm_weight is not None and adapters.norm_bias is not None:
         # All adapters read the same states, so they share the mean and the variance of each.
-        x = F.layer_norm(source, (dim,))
+        x, _ = normalised(source)
         bias = bias + (down @ adapters.norm_bias[..., None]).squeeze(-1)
         down = down * adapters.norm_weight[:, None]
     z = activate(activation, F.linear(x, down.flatten(0, 1), bias.flatten()))

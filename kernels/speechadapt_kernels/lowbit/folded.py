@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechadapt_kernels.activations import activate
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, fold, padded_width
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
+from speechadapt_kernels.layout import by_run
 from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
+from speechadapt_kernels.norm import EPSILON
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,17 @@ class LowBitMatrix:
         exact = widened.to(self.scale.dtype)
         return (exact * self._factors()).sum(-1), exact.sum(-1)
 
+    def of(self, slot: int) -> LowBitMatrix:
+        """That of one slot, without the first axis."""
+        return LowBitMatrix(self.codes[slot], self.scale[slot], self.offset[slot])
+
     def _factors(self) -> Tensor:
         """What scales are multiplied by, ``[slots, width, dim]``."""
         if self.codes.dtype != torch.uint8:
             return self.codes.float()
-        each = torch.arange(8, dtype=torch.uint8, device=self.codes.device)
-        return ((self.codes[..., None] >> each) & 1).flatten(2).float() * 2 - 1
+        byte, bit = (torch.arange(count, device=self.codes.device) for count in (256, 8))
+        signs = ((byte[:, None] >> bit) & 1).float() * 2 - 1  # of every byte there is
+        return F.embedding(self.codes.int(), signs).flatten(-2)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,38 @@ def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
     return FoldedLowBit(
         down, down_sum, F.pad(down_bias, (0, room)), norm, up, weights.up_bias.float()
     )
+
+
+def forward(
+    source: Tensor,
+    base: Tensor,
+    slots: Tensor,
+    weights: FoldedLowBit,
+    activation: str,
+    scale: float,
+    offsets: Tensor | None,
+) -> Tensor:
+    """The operator in torch, which widens the matrices of one adapter at a time."""
+
+    def adapted(rows: Tensor, past: Tensor, slot: int) -> Tensor:
+        return _adapted(rows, past, weights, slot, activation, scale)
+
+    return by_run(source, base, slots, offsets, adapted)
+
+
+def _adapted(
+    x: Tensor, past: Tensor, weights: FoldedLowBit, slot: int, activation: str, scale: float
+) -> Tensor:
+    """``past`` and what one adapter makes of ``x``, ``[rows, dim]``."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(exact)
+    if weights.norm_weight is not None:
+        norm = weights.norm_weight[slot].to(exact)
+        x = F.layer_norm(x, x.shape[-1:], norm, torch.zeros_like(norm), EPSILON)
+    down, up = (matrix.of(slot).widened().to(exact) for matrix in (weights.down, weights.up))
+    z = activate(activation, F.linear(x, down, weights.down_bias[slot].to(exact)))
+    delta = F.linear(z, up.mT, weights.up_bias[slot].to(exact))
+    return torch.add(past, delta, alpha=scale).to(past.dtype)
 
 
 def widened(weights: FoldedLowBit, dtype: torch.dtype) -> FoldedBottleneck:

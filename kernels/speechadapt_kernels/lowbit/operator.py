@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from speechadapt_kernels.bottleneck import folded
 from speechadapt_kernels.bottleneck.operator import bottleneck_gradients
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
+from speechadapt_kernels.lowbit import folded
 from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
 
 
@@ -112,8 +112,7 @@ def _forward(
 
         return launch.forward(source, base, slots, weights, activation, scale, offsets, longest)
     origin = source if base is None else base
-    wide = widened(weights, torch.promote_types(source.dtype, torch.float32))
-    return folded.forward(source, origin, slots, wide, activation, scale, offsets)
+    return folded.forward(source, origin, slots, weights, activation, scale, offsets)
 
 
 @_forward.register_fake
