@@ -100,7 +100,7 @@ def apart(found: Any, wanted: Any) -> float:
 def _keep_memory() -> None:
     """Let glibc keep what is freed, where there is one.
 
-    Otherwise it gives memory of such sizes back and takes it anew, by luck at every call or at none,
+    Otherwise it gives memory of such sizes back and takes it anew, by luck at every call or never,
     and touching fresh pages takes as long as the sums.
     """
     with suppress(AttributeError, OSError):
