@@ -82,18 +82,33 @@ class Call:
         beams, rest = divmod(count, len(self.stacks))
         if rest:
             raise ValueError(f"{count} rows do not divide over {len(self.stacks)} utterances")
-        place = {member: i for i, member in enumerate(members)}
-        slots = [place.get(stack[level], -1) if level < len(stack) else -1 for stack in self.stacks]
-        return Rows([slot for slot in slots for _ in range(beams)], len(members), device)
+
+        def make() -> Rows:
+            place = {member: i for i, member in enumerate(members)}
+            slots = [
+                place.get(stack[level], -1) if level < len(stack) else -1 for stack in self.stacks
+            ]
+            return Rows([slot for slot in slots for _ in range(beams)], len(members), device)
+
+        # Each is copied to the device, which stops until it is: once, not at every site.
+        return self.once(("rows", tuple(members), level, count, device), make)
+
+    def lengths(self, stack: str, device: torch.device) -> Tensor | None:
+        """Valid positions (encoder) or tokens (decoder) of each utterance, ``[batch]``, where a
+        pass runs; None = all are valid."""
+        lengths = self.key_lengths if stack == "encoder" else self.token_lengths
+        if lengths is None or lengths.device == device:
+            return lengths
+        return self.once(("lengths", stack, device), lambda: lengths.to(device))
 
     def key_mask(self, rows: int, keys: int, device: torch.device) -> Tensor | None:
         """Boolean mask ``[rows, 1, 1, keys]`` of valid encoder positions; None = all are valid."""
-        if self.key_lengths is None:
+        lengths = self.lengths("encoder", device)
+        if lengths is None:
             return None
-        lengths = self.key_lengths
 
         def make() -> Tensor:
-            valid = lengths.to(device).repeat_interleave(rows // len(lengths))
+            valid = lengths.repeat_interleave(rows // len(lengths))
             return (torch.arange(keys, device=device) < valid[:, None])[:, None, None, :]
 
         return self.once(("mask", rows, keys, device), make)

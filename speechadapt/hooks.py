@@ -1,7 +1,8 @@
 """How adapters get into a frozen model: hooks on its leaves.
 
 Each leaf in use gets one hook on its output, and one on its input where an adapter edits that; each
-sub-layer whose input or residual an adapter reads gets one on the module that opens it. A hook
+sub-layer whose input or residual an adapter reads gets one on the module that opens it. What is at
+the end of a layer hooks the layer itself: its output is read and changed where it lies. A hook
 reads the current call and nothing else: no adapter is ever "active", and a pass without a route
 runs the plain model. Inside an attention no hook reaches: one before it leaves word with the
 attention function (:mod:`speechadapt.backbones.attention`) what adapters do there.
@@ -10,7 +11,6 @@ attention function (:mod:`speechadapt.backbones.attention`) what adapters do the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,10 +49,9 @@ class Hooks:
             else:
                 self._once("output", site.leaf, self._hook_output)
                 if site.resumed is not None:
-                    self._once("output", site.resumed, self._hook_resumed)
+                    self._once("output", site.resumed, self._hook_output)
             source = adapter.family.source(adapter.config, site.point)
-            reads_entry = source in ("sublayer_input", "residual") or site.reads_residual
-            if site.entry is not None and reads_entry:
+            if site.entry is not None and source in ("sublayer_input", "residual"):
                 self._once("entry", site.entry, self._hook_entry)
 
     def remove(self) -> None:
@@ -71,19 +70,10 @@ class Hooks:
         return module.register_forward_hook(partial(_keep, sites))
 
     def _hook_output(self, module: nn.Module) -> Any:
-        sites = [site for site in self._sites.values() if site.leaf is module]
+        sites = [site for site in self._sites.values() if module in (site.leaf, site.resumed)]
         # Before any hook that keeps: what a sub-layer reads is what the adapters here make of it,
         # whichever of the two was needed first.
         return module.register_forward_hook(partial(_change_output, sites), prepend=True)
-
-    def _hook_resumed(self, module: nn.Module) -> Any:
-        # What comes here has its residual already.
-        sites = [
-            replace(site, reads_residual=False)
-            for site in self._sites.values()
-            if site.resumed is module
-        ]
-        return module.register_forward_hook(partial(_change_output, sites))
 
     def _hook_input(self, module: nn.Module) -> Any:
         sites = [site for site in self._sites.values() if site.leaf is module]
@@ -105,17 +95,23 @@ def _keep(
         for step in steps_at(call, site, output.shape[0], output.device):
             if step.source == "sublayer_input":
                 call.kept[f"{site.name}/input"] = output if site.pre_norm else inputs[0]
-            elif step.source == "residual" or (step.source == "output" and site.reads_residual):
+            elif step.source == "residual":
                 call.kept[f"{site.name}/residual"] = inputs[0]
 
 
 def _change_output(
-    sites: list[Site], _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-) -> Tensor | None:
+    sites: list[Site],
+    _module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    output: Tensor | tuple[Any, ...],
+) -> Tensor | tuple[Any, ...] | None:
     """The adapters of this batch at the sites of this leaf, in the sites' order."""
     call = current()
     if call is None or not call.adapters:
         return None  # the plain model, bit for bit
+    if isinstance(output, tuple):  # of a layer, in releases of transformers before 5.4
+        first = _change_output(sites, _module, inputs, output[0])
+        return (first, *output[1:])
     for site in sites:
         steps = steps_at(call, site, output.shape[0], output.device)
         for step in steps:
@@ -165,13 +161,11 @@ def _apply(call: Call, site: Site, step: Step, leaf_input: Tensor, target: Tenso
         source = call.kept[f"{site.name}/input"]
     elif step.source == "residual":
         source = call.kept[f"{site.name}/residual"]
-    elif site.reads_residual:
-        source = target + call.kept[f"{site.name}/residual"]
     if (fused := step.fused(source, target)) is not None:
         return fused
-    lengths = call.key_lengths if site.stack == "encoder" else call.token_lengths
+    lengths = call.lengths(site.stack, target.device)
     if lengths is not None:
-        lengths = step.rows.gather(lengths.to(target.device))
+        lengths = step.rows.gather(lengths)
     read = step.rows.gather(target)
     batch = SiteBatch(
         source=read if source is target else step.rows.gather(source),

@@ -57,13 +57,17 @@ def by_run(
         adapted: From rows of both and a slot: those of the base as that adapter leaves them.
     """
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
-    each = list(runs(source, slots, offsets))
     parts = [
-        past[span] if slot < 0 else adapted(rows[span], past[span], slot) for slot, span in each
+        # What comes out is never what went in, not even where nobody has an adapter.
+        past[span].clone() if slot < 0 else adapted(rows[span], past[span], slot)
+        for slot, span in runs(source, slots, offsets)
     ]
-    # What comes out is never what went in, not even where nobody has an adapter.
-    out = parts[0] if len(each) == 1 and each[0][0] >= 0 else torch.cat(parts)
-    return out.view(base.shape)
+    return joined(parts).view(base.shape)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """One behind the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def neighbours(slots: Tensor) -> Iterator[tuple[int, slice]]:

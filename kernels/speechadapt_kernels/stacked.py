@@ -26,51 +26,62 @@ class Rows:
         slots: Adapter of each row, -1 … count-1; -1 = none. Every adapter serves a row at least.
         count: Number of stacked adapters.
         device: Where the batch is.
-
-    Attributes:
-        repeated: Rows that stand in only so that each adapter has as many, ``[adapters, rows]``:
-            their result is not read, and no statistic may count them. None = there are none.
     """
-
-    repeated: Tensor | None = None
 
     def __init__(self, slots: Sequence[int], count: int, device: torch.device):
         self.count = count
         self._slots, self._device = slots, device
-        served: list[list[int]] = [[] for _ in range(count)]
+        self._served: list[list[int]] = [[] for _ in range(count)]
         for row, slot in enumerate(slots):
             if slot >= 0:
-                served[slot].append(row)
-        self.per_adapter = max(len(rows) for rows in served)
+                self._served[slot].append(row)
+        self.per_adapter = max(map(len, self._served))
         # Beam search and plain batches come in this order: then a view is all it takes.
-        self._in_order = [row for rows in served for row in rows] == list(
-            range(len(slots))
-        ) and all(len(rows) == self.per_adapter for rows in served)
-        if self._in_order:
-            return
-        # Adapters that serve fewer rows repeat their first one; its result is not read.
-        padded = [rows + rows[:1] * (self.per_adapter - len(rows)) for rows in served]
-        read = [
-            place * self.per_adapter + i
-            for place, rows in enumerate(served)
-            for i in range(len(rows))
-        ]
-        if any(len(rows) < self.per_adapter for rows in served):
-            counts = torch.tensor([len(rows) for rows in served], device=device)
-            self.repeated = torch.arange(self.per_adapter, device=device) >= counts[:, None]
-        self._gather = torch.tensor(padded, device=device).flatten()
-        self._read = torch.tensor(read, device=device)
-        self._written = torch.tensor([row for rows in served for row in rows], device=device)
+        in_order = [row for rows in self._served for row in rows] == list(range(len(slots)))
+        self._in_order = in_order and all(len(rows) == self.per_adapter for rows in self._served)
+
+    # Each is copied to the device, which is waited for: once, and only if anybody asks.
 
     @cached_property
     def slots(self) -> Tensor:
         """Adapter of each row, ``[batch]`` int32 on the device, -1 = none."""
         return torch.tensor(self._slots, dtype=torch.int32, device=self._device)
 
+    @cached_property
+    def repeated(self) -> Tensor | None:
+        """Rows that stand in only so that each adapter has as many, ``[adapters, rows]``: their
+        result is not read, and no statistic may count them. None = there are none."""
+        counts = list(map(len, self._served))
+        if min(counts) == self.per_adapter:
+            return None
+        served = torch.tensor(counts, device=self._device)
+        return torch.arange(self.per_adapter, device=self._device) >= served[:, None]
+
+    @cached_property
+    def _gathered(self) -> Tensor:
+        """Rows in the order of the adapters; those that serve fewer repeat their first one."""
+        padded = [rows + rows[:1] * (self.per_adapter - len(rows)) for rows in self._served]
+        return torch.tensor(padded, device=self._device).flatten()
+
+    @cached_property
+    def _read(self) -> Tensor:
+        """Which of those are no repetition."""
+        places = [
+            adapter * self.per_adapter + i
+            for adapter, rows in enumerate(self._served)
+            for i in range(len(rows))
+        ]
+        return torch.tensor(places, device=self._device)
+
+    @cached_property
+    def _written(self) -> Tensor:
+        """Which row of the batch each of them is."""
+        return torch.tensor([row for rows in self._served for row in rows], device=self._device)
+
     def gather(self, x: Tensor) -> Tensor:
         """``[batch, ...]`` laid out by adapter, ``[adapters, rows, ...]``."""
         if not self._in_order:
-            x = x.index_select(0, self._gather)
+            x = x.index_select(0, self._gathered)
         return x.reshape(self.count, self.per_adapter, *x.shape[1:])
 
     def scatter(self, base: Tensor, y: Tensor) -> Tensor:

@@ -209,10 +209,7 @@ class Adapter:
         if "embed" in points:
             return None
         first = min((int(place) for place in points if place.isdecimal()), default=backbone.depth)
-        end = backbone.sites.get(f"encoder.{first}.out")
-        if end is None or end.resumed is None or points[str(first)] != {"out"}:
-            return first
-        return first + (self.family.adds and self.family.source(self.config, "out") == "output")
+        return first + (points.get(str(first)) == {"out"})
 
     @property
     def bytes(self) -> int:

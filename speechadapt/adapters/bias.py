@@ -28,10 +28,11 @@ class BitFitConfig(AdapterConfig):
 class BitFit(Family):
     """The family of :class:`BitFitConfig`."""
 
+    linear: ClassVar = True
+
     def refuses(self, config: BitFitConfig, site: Site) -> str | None:
         """Modules that have a bias."""
-        # The layer's output is the same module again as the last one inside the layer.
-        if site.point == "out" or getattr(site.leaf, "bias", None) is None:
+        if getattr(site.leaf, "bias", None) is None:
             return "no bias there to change"
         return None
 
@@ -103,6 +104,8 @@ class Ia3Config(AdapterConfig):
 
 class Ia3(Family):
     """The family of :class:`Ia3Config`."""
+
+    linear: ClassVar = True
 
     def edits_input(self, config: Ia3Config, point: str) -> bool:
         """The activation inside the feed-forward is what ``ffn.out`` reads."""

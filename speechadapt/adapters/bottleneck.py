@@ -70,7 +70,6 @@ class BottleneckConfig(AdapterConfig):
 class Bottleneck(Family):
     """The family of :class:`BottleneckConfig`."""
 
-    adds: ClassVar = True
     width_axes: ClassVar = {"down.weight": 0, "down.bias": 0, "up.weight": 1}
 
     def source(self, config: BottleneckConfig, point: str) -> Source:

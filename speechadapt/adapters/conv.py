@@ -61,8 +61,6 @@ class ConvConfig(AdapterConfig):
 class _Convolutional(Family):
     """Placement, masks and what surrounds the convolution."""
 
-    adds: ClassVar = True
-
     def source(self, config: ConvConfig, point: str) -> Source:
         """The sub-layer's output (sequential) or its input (parallel)."""
         return placed(config.placement)

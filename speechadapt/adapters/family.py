@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.backbones.base import Attention, Site
-from speechadapt.errors import ConfigError
 from speechadapt_kernels.stacked import valid_frames
 
 Source = Literal["output", "leaf_input", "sublayer_input", "residual"]
-"""What an adapter reads: the leaf's output (plus the residual where the site says so), the leaf's
-own input, what the whole sub-layer reads, or that before the sub-layer normalises it."""
+"""What an adapter reads: the leaf's output, its own input, what the whole sub-layer reads, or that
+before the sub-layer normalises it."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +141,14 @@ class Family(ABC):
         width_axes: The axis of each tensor that runs over the config's width. Adapters that differ
             in width alone are padded with zeros along it and share one operator.
         buffers: Names of tensors that are not trained. They alone may hold integers (uint8).
-        adds: Whether all it does is to add to the target what it makes of the source, so that it
-            does the same to the target with the residual.
+        linear: Whether what it makes of a linear layer is one: then :meth:`merge` can tell which.
         copies: Whether a fresh adapter is a copy of layers of the base, and not drawn.
     """
 
     width_axes: ClassVar[Mapping[str, int]] = {}
     buffers: ClassVar[frozenset[str]] = frozenset()
     attends: ClassVar[bool] = False
-    adds: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
     copies: ClassVar[bool] = False
 
     def shares_softmax(self, config: Any) -> bool:
@@ -188,18 +186,15 @@ class Family(ABC):
         return None
 
     def merge(self, config: Any, point: str, tensors: Mapping[str, Tensor], layer: Layer) -> Layer:
-        """The frozen layer and the adapter as one layer, where both are linear.
+        """The frozen layer and the adapter as one layer, if the family is linear.
 
         Args:
             config: Of the adapter.
             point: Where it attaches.
             tensors: Of the adapter at this site, in float64.
             layer: Weight and bias of the leaf, in float64.
-
-        Raises:
-            ConfigError: The family is not linear.
         """
-        raise ConfigError(f"a {config.method} adapter is not linear, so it cannot be merged")
+        raise NotImplementedError("the family is not linear")
 
     @abstractmethod
     def apply(self, config: Any, weights: Mapping[str, Tensor], batch: SiteBatch) -> Tensor:
@@ -231,7 +226,7 @@ def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> 
 
 def linear_only(site: Site) -> str | None:
     """Why a family of linear layers cannot attach to ``site``; None = it can."""
-    if site.reads_residual or not isinstance(site.leaf, nn.Linear):
+    if not isinstance(site.leaf, nn.Linear):
         return "it changes a linear layer, such as attn.q or ffn.out"
     return None
 
@@ -250,6 +245,6 @@ def placed(placement: str) -> Source:
 
 def beside_only(placement: str, site: Site) -> str | None:
     """Why an adapter placed so cannot attach to ``site``; None = it can."""
-    if placement != "sequential" and (site.entry is None or site.reads_residual):
+    if placement != "sequential" and site.entry is None:
         return "a parallel adapter goes beside a sub-layer, such as ffn.out"
     return None

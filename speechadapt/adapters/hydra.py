@@ -43,6 +43,7 @@ class HydraConfig(AdapterConfig):
 class Hydra(Family):
     """The family of :class:`HydraConfig`."""
 
+    linear: ClassVar = True
     width_axes: ClassVar = {
         "parallel.down.weight": 0,
         "parallel.up.weight": 1,

@@ -58,9 +58,7 @@ class Invertible(Family):
     }
 
     def refuses(self, config: InvertibleConfig, site: Site) -> str | None:
-        """The channels must split in two, and be those of the state, not of what is added to it."""
-        if site.reads_residual:
-            return "the residual is added only behind it; use embed or final"
+        """The channels must split in two."""
         return "its width is odd" if site.dim % 2 else None
 
     def init(

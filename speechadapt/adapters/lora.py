@@ -77,6 +77,7 @@ class LoraConfig(AdapterConfig):
 class Lora(Family):
     """The family of :class:`LoraConfig`."""
 
+    linear: ClassVar = True
     width_axes: ClassVar = {"down.weight": 0, "up.weight": 1, "start.down": 0, "start.up": 1}
     buffers: ClassVar = frozenset({"start.down", "start.up"})
 

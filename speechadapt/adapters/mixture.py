@@ -61,8 +61,6 @@ class MixtureConfig(AdapterConfig):
 class Mixture(Family):
     """The family of :class:`MixtureConfig`."""
 
-    adds: ClassVar = True
-
     def source(self, config: MixtureConfig, point: str) -> Source:
         """The sub-layer's output (sequential) or its input (parallel)."""
         return placed(config.placement)

@@ -217,11 +217,5 @@ def site_table(model: Any) -> list[Site]:
         attention = Attention(model.config.num_attention_heads, key, value, norms["attn"])
         module = module_at(layer, "attention.attention", "attention")
         sites.append(Site(f"{at}.attn.kv", module, width, width, attention=attention))
-        last = linear_at(layer, *_LEAVES["ffn.out"])
-        sites.append(
-            Site(
-                f"{at}.out", last, width, last.in_features, norms["ffn"],
-                reads_residual=True, resumed=nn.Identity(),
-            )
-        )  # fmt: skip
+        sites.append(Site(f"{at}.out", layer, width, width, resumed=nn.Identity()))
     return sites

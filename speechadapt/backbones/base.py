@@ -57,18 +57,16 @@ class Site:
 
     Attributes:
         name: Canonical name, e.g. ``encoder.3.ffn.out``; the key of the adapter's tensors on disk.
-        leaf: The module whose output (or input) the adapter changes.
+        leaf: The module whose output (or input) the adapter changes; of ``out``, a whole layer.
         dim: Width of the leaf's output.
         input_dim: Width of the leaf's input.
         entry: The module that opens the sub-layer which the leaf ends, None where the leaf ends
             none. Its input is the residual stream.
         pre_norm: Whether the entry is a normalisation, whose output the sub-layer then reads, or
             the sub-layer's first projection, which reads the residual stream itself.
-        reads_residual: Whether a sequential adapter here reads leaf output plus residual (the state
-            after the sub-layer) instead of the leaf output alone.
         attention: Where the leaf is an attention, whose keys and values an adapter here adds to.
-        resumed: At the end of an encoder layer, an identity that stands for the whole layer when a
-            pass starts behind it (:meth:`Backbone.ahead`): adapters here then change its output.
+        resumed: Of an encoder layer, an identity that stands for it when a pass starts behind it
+            (:meth:`Backbone.ahead`): adapters here then change its output.
     """
 
     name: str
@@ -77,7 +75,6 @@ class Site:
     input_dim: int
     entry: nn.Module | None = None
     pre_norm: bool = True
-    reads_residual: bool = False
     attention: Attention | None = None
     resumed: nn.Module | None = None
 
@@ -219,7 +216,7 @@ class Backbone(ABC):
         return {
             paths[id(site.leaf)]: site
             for site in self.sites.values()
-            if isinstance(site.leaf, nn.Linear) and not site.reads_residual
+            if isinstance(site.leaf, nn.Linear)
         }
 
     @abstractmethod

@@ -177,10 +177,11 @@ class Wav2Vec2Backbone(Backbone):
 def _silence_padding(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """Zero beyond each utterance of the current batch, ``[batch, channels, positions]``."""
     call = current()
-    if call is None or call.key_lengths is None:
+    device = inputs[0].device
+    lengths = None if call is None else call.lengths("encoder", device)
+    if lengths is None:
         return None
-    valid = torch.arange(inputs[0].shape[2], device=inputs[0].device)
-    valid = valid < call.key_lengths.to(valid.device)[:, None, None]
+    valid = torch.arange(inputs[0].shape[2], device=device) < lengths[:, None, None]
     return (inputs[0].masked_fill(~valid, 0.0),)
 
 
@@ -272,18 +273,9 @@ def site_table(model: Any, embed: nn.Module) -> list[Site]:
             Site(f"{at}.ffn.in", first, inner, width),
             Site(f"{at}.ffn.out", last, width, inner, entry, stable),
         ]
-        if stable:  # the layer ends with the feed-forward's output plus its residual …
-            language = getattr(layer, "adapter_layer", None)
-            end = None if language else nn.Identity()  # MMS goes on from there
-            sites.append(
-                Site(f"{at}.out", last, width, inner, entry, reads_residual=True, resumed=end)
-            )
-            if language is not None:  # MMS; what it gives is added to the layer's output
-                sites.append(Site(f"{at}.language", language, width, width))
-        else:  # … or with the normalisation of that sum
-            sites.append(
-                Site(f"{at}.out", layer.final_layer_norm, width, width, resumed=nn.Identity())
-            )
+        if (language := getattr(layer, "adapter_layer", None)) is not None:  # MMS
+            sites.append(Site(f"{at}.language", language, width, width))
+        sites.append(Site(f"{at}.out", layer, width, width, resumed=nn.Identity()))
     return sites
 
 

@@ -174,13 +174,8 @@ def site_table(model: nn.Module, embed: nn.Module) -> list[Site]:
                 if sublayer != "ffn":
                     name = f"{stack}.{index}.{sublayer}.kv"
                     sites.append(_attention_site(name, layer, linears, norm))
-            # The layer's own output is the feed-forward's output plus its residual.
-            last = linear_at(layer, "fc2")
-            name = f"{stack}.{index}.out"
             end = nn.Identity() if stack == "encoder" else None
-            sites.append(
-                Site(name, last, width, last.in_features, norm, reads_residual=True, resumed=end)
-            )
+            sites.append(Site(f"{stack}.{index}.out", layer, width, width, resumed=end))
     return sites
 
 

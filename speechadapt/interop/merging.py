@@ -28,6 +28,10 @@ def merge(backbone: Backbone, adapter: Adapter) -> PreTrainedModel:
     Raises:
         ConfigError: The family is not linear, or no checkpoint can hold the head.
     """
+    if adapter.tensors and not adapter.family.linear:
+        raise ConfigError(
+            f"a {adapter.config.method} adapter is not linear, so it cannot be merged"
+        )
     paths = {id(module): path for path, module in backbone.model.named_modules()}
     merged = copy.deepcopy(backbone.model)
     for name, tensors in adapter.tensors.items():

@@ -27,7 +27,8 @@ CONFIGS = {
     "ends of layers": (BottleneckConfig(bottleneck=4), 1),
     "top layer": (BottleneckConfig(bottleneck=4, points=("ffn.out",), top_layers=1), 1),
     "end of the top layer": (BottleneckConfig(bottleneck=4, top_layers=1), 2),
-    "moved at the end": (AdapterBiasConfig(points=("out",), top_layers=1), 1),
+    "moved at the end": (AdapterBiasConfig(points=("out",), top_layers=1), 2),
+    "turned at the end": (InvertibleConfig(bottleneck=4, points=("out",), top_layers=1), 2),
     "convolution": (
         ConformerConfig(bottleneck=4, points=("out",), top_layers=1, placement="sequential"),
         2,
@@ -75,8 +76,7 @@ def test_any_backbone_goes_on_behind_the_layers_that_were_run(utterances, kind, 
     adapter = add(model, "a", BottleneckConfig(bottleneck=4, points=(point,), top_layers=top), 1)
     adapter.train(True)
     below = adapter.layers_below(model.backbone)
-    at_end = point == "out" and kind != "mms"  # whose layers go on behind that place
-    assert below == (top is not None) + at_end
+    assert below == (top is not None) + (point == "out")
     whole = TrainingSet(model.backbone, utterances, CONFIG)
     kept = TrainingSet(model.backbone, utterances, CONFIG, None, below)
     found = []

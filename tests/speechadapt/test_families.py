@@ -26,7 +26,6 @@ from speechadapt.adapters.sparse import SparseConfig
 from speechadapt.backbones.base import Site
 from speechadapt.backbones.whisper import WhisperBackbone
 from speechadapt.call import current, running
-from speechadapt.errors import ConfigError
 from speechadapt.lowbit import BITS
 from speechadapt.model import SpeechModel
 from speechadapt.route import Stack
@@ -377,11 +376,6 @@ def test_a_causal_convolution_sees_no_later_frame(model, waves):
 
 def make_batch(x):
     return SiteBatch(x, x, False, None, None, lambda name, values: None, [])
-
-
-def test_the_invertible_adapter_is_refused_where_the_residual_is_added_later(model):
-    with pytest.raises(ConfigError, match=r"encoder.0.out: the residual is added only behind it"):
-        add(model, "a", InvertibleConfig(points=("out",)))
 
 
 def test_the_invertible_adapter_is_invertible(model):

@@ -12,7 +12,7 @@ from torch import Tensor
 from speechadapt_kernels.activations import slope
 from speechadapt_kernels.bottleneck.folded import Projection, padded_width, project
 from speechadapt_kernels.conformer.weights import ConformerWeights
-from speechadapt_kernels.layout import by_slot, neighbours
+from speechadapt_kernels.layout import by_slot, joined, neighbours
 from speechadapt_kernels.norm import EPSILON, normalised
 
 
@@ -111,14 +111,14 @@ def forward(
     parts, after = [], []
     for slot, mine in neighbours(slots):
         if slot < 0:
-            parts.append(base[mine])
+            parts.append(base[mine].clone())
             after.append(torch.zeros_like(state[mine]))
         else:
             one = _of(weights, slot)
             delta, seen = _adapted(source[mine], one, state[mine])
             parts.append(torch.add(base[mine], delta, alpha=scale).to(base.dtype))
             after.append(seen[:, source.shape[1] :].to(state.dtype))
-    return torch.cat(parts), torch.cat(after)
+    return joined(parts), joined(after)
 
 
 def _adapted(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
