@@ -84,7 +84,8 @@ def loaded(name: str, device: torch.device, dtype: torch.dtype) -> SpeechModel[W
         num_mel_bins=bins,
     )
     torch.manual_seed(0)
-    whisper = WhisperForConditionalGeneration(config).to(device, dtype)
+    with device:  # a billion random numbers take a CPU long
+        whisper = WhisperForConditionalGeneration(config).to(device, dtype)
     whisper.eval().requires_grad_(False)
     # An encoder needs no tokenizer.
     checkpoint: Any = SimpleNamespace(

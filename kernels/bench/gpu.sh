@@ -30,7 +30,18 @@ step() {
   echo "| $name | $words | $((SECONDS - begun)) |" | tee "$out/steps/$name"
 }
 
-tests=tests/speechadapt_kernels triton="env SPEECHADAPT_KERNELS=triton"
+# tests N SECONDS PATH: its tests in N processes, each a step; most of the time goes into compiling.
+tests() {
+  local limit=$2
+  $python -m pytest -q -p no:cacheprovider --collect-only "$3" 2>"$out/tests.err" | grep :: >"$out/tests.txt"
+  rm -f "$out"/tests-*
+  split -n "r/$1" -a 1 "$out/tests.txt" "$out/tests-"
+  for part in "$out"/tests-?; do
+    step "${part##*/}" "$limit" xargs -d '\n' -a "$part" $python -m pytest -q -p no:cacheprovider &
+  done
+}
+
+triton="env SPEECHADAPT_KERNELS=triton"
 bench=kernels/bench plans=kernels/speechadapt_kernels/plans
 # Everything that a kernel is compiled for: tiles of 16 and of 64 frames, packed, sliced, trained.
 check="$bench/run.py --rounds 0 --models whisper-base --batches 2 --frames 50 300"
@@ -40,7 +51,8 @@ if [ -n "$dry" ]; then
   check="$bench/run.py --device cpu --rounds 0 --models whisper-base --batches 2 --frames 3"
   step doctor 120 $python -m speechadapt.cli.main doctor
   step gate 300 $python $bench/gate.py --arch 90 --kernels fusion.mix --jobs 1
-  step tests 300 $python -m pytest -q -p no:cacheprovider $tests/test_plan.py
+  tests 2 300 tests/speechadapt_kernels/test_plan.py
+  wait
   step memcheck 300 $triton $python $check --out "$out/memcheck.csv"
   step tune 600 $triton $python $bench/tune.py --device cpu --rounds 4 --out "$plans/dry.json"
   step operators 600 $triton $python $bench/run.py --device cpu --rounds 1 --models whisper-base \
@@ -49,10 +61,10 @@ if [ -n "$dry" ]; then
     --batches 2 --frames 20 --rounds 1
 else
   arch=$($python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 2
-  step doctor 30 $python -m speechadapt.cli.main doctor
+  step doctor 20 $python -m speechadapt.cli.main doctor
   # Nothing is timed here, so all at once; they also fill Triton's cache for what is timed below.
-  step gate 150 $python $bench/gate.py --arch "$arch" --jobs 6 &
-  step tests 150 $python -m pytest -q -p no:cacheprovider $tests &
+  step gate 150 $python $bench/gate.py --arch "$arch" --jobs 4 &
+  tests 8 150 tests/speechadapt_kernels
   for model in whisper-base "whisper-small, wav2vec2-base" whisper-large-v3; do
     step "check-${model%%,*}" 150 $triton $python $bench/run.py --rounds 0 --models "$model" \
       --batches 2 --frames 50 1500 --out "$out/check-${model%%,*}.csv" &
@@ -68,14 +80,14 @@ else
   fi
   wait
   # Its plan is what is timed then, and what makes the kernels be used on such a GPU.
-  step tune 100 $triton $python $bench/tune.py --seconds 80 --jobs "$(nproc)" \
+  step tune 95 $triton $python $bench/tune.py --seconds 80 --jobs "$(nproc)" \
     --out "$plans/sm$arch.json"
   [ -e "$plans/sm$arch.json" ] && cp "$plans/sm$arch.json" "$out"
-  step operators 130 $triton $python $bench/run.py --seconds 115 --batches 8 1 32 --frames 1500 50 \
+  step operators 115 $triton $python $bench/run.py --seconds 100 --batches 8 1 32 --frames 1500 50 \
     --models whisper-base "whisper-small, wav2vec2-base" whisper-large-v3 --out "$out/operators.csv"
   step encoders 60 $python $bench/encoder.py
 fi
-step operators-table 60 $python $bench/report.py "$out/operators.csv" --picture "$out/operators.svg"
+step operators-table 25 $python $bench/report.py "$out/operators.csv" --picture "$out/operators.svg"
 {
   echo "## On $(head -c 200 "$out/operators-table.txt" | head -n 1 | cut -d, -f1)"
   echo
