@@ -4,9 +4,11 @@
 
 Measures bottlenecks of a batch in which each utterance has its own, in one batched product
 (together), each by itself (apart), in turn; seconds of the processor, so others may use it too.
-What it writes is the size of a batch from which apart is better than together, chosen so that all
-measured cases take the least time. ``--others`` measures two more, to see that neither is better
-than both: ``grouped``, PyTorch's grouped products, and ``compiled``, together by ``torch.compile``.
+Memory is freed and taken anew as in a model that runs, where a tensor as large as the batch takes
+longer to touch than one adapter's share of it. What it writes is the size of a batch from which
+apart is better than together, chosen so that all measured cases take the least time. ``--others``
+measures two more, to see that neither is better than both: ``grouped``, PyTorch's grouped products,
+and ``compiled``, together by ``torch.compile``.
 """
 
 from __future__ import annotations

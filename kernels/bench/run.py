@@ -33,7 +33,7 @@ import torch
 from cases import CASES
 from floors import H200
 from problems import MODELS, Problem, Shape
-from timing import Turn, buffers_of, captured, in_turn, launched, on_cpu
+from timing import Turn, buffers_of, captured, in_turn, keep_memory, launched, on_cpu
 from torch import Tensor
 
 from speechadapt_kernels.dispatch import explain
@@ -78,6 +78,8 @@ def main() -> int:
     if args.predict:
         _predict(wanted, torch.bfloat16)
         return 0
+    if not _is_gpu(device):
+        keep_memory()
     last = time.monotonic() + (args.seconds or math.inf)
     wrong = 0
     with _rows_of(args.out) as write:

@@ -42,7 +42,6 @@ def in_turn(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 def on_cpu(system: Callable[..., Any], buffers: list[Any]) -> Turn:
     """Seconds of the processor, all threads together: others may use it as well."""
-    _keep_memory()
     each = itertools.cycle(buffers)
 
     def turn() -> float:
@@ -96,12 +95,11 @@ def apart(found: Any, wanted: Any) -> float:
     return float(torch.stack(ratios).max())
 
 
-@cache
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let glibc keep what is freed, where there is one.
 
     Otherwise it gives memory of such sizes back and takes it anew, by luck at every call or never,
-    and touching fresh pages takes as long as the sums.
+    and touching fresh pages takes as long as the sums of one operator.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
