@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,20 +19,42 @@ from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.plan import runs_apart
 from speechadapt_kernels.stacked import Rows
 
-Store = Callable[..., None]
-
 
 @dataclass(frozen=True)
 class Step:
     """One operator of a pass at a site: adapters of one kind and the rows they serve."""
 
-    adapter: Adapter  # the first of them; the others differ in tensors and width alone
-    source: Source
+    call: Call
+    site: Site
+    members: tuple[int, ...]  # of the adapters, which differ in tensors and width alone
     rows: Rows
-    weights: Mapping[str, Tensor]
-    store: Store
-    fuses: bool  # operators of Triton run where it is
-    _folded: dict[torch.dtype, Any] = field(default_factory=dict)
+    device: torch.device
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """The first of them."""
+        return self.call.adapters[self.members[0]]
+
+    @cached_property
+    def source(self) -> Source:
+        """What they read."""
+        return self.adapter.family.source(self.adapter.config, self.site.point)
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Tensors of all of them here, stacked and padded to the widest, where the pass runs."""
+        name = self.site.name
+
+        def make() -> dict[str, Tensor]:
+            each = [self.call.adapters[index].weights(name, self.device) for index in self.members]
+            return _stacked(each, self.adapter.family.width_axes)
+
+        return self.call.once(("weights", name, self.members), make)
+
+    @cached_property
+    def _fuses(self) -> bool:
+        """Whether operators of Triton run where it is."""
+        return uses_triton(self.device, torch.float32)
 
     def apply(self, batch: SiteBatch) -> Tensor:
         """What becomes of rows laid out by adapter: all at once, or one adapter after the other."""
@@ -54,18 +76,53 @@ class Step:
 
         None = the family has none for this; rows are then laid out by adapter.
         """
-        if not self.fuses or source.dtype == torch.float64:
+        if not self._fuses or source.dtype == torch.float64:
             return None
-        adapter = self.adapter
+        adapter, config = self.adapter, self.adapter.config
+        configs = [self.call.adapters[index].config for index in self.members]
         batch = FusedBatch(
-            source, target, self.rows.slots, adapter.training, partial(self._fold, source.dtype)
+            source,
+            target,
+            self.rows.slots,
+            adapter.training,
+            max(getattr(each, config.width) for each in configs) if config.width else 0,
+            partial(self._folded, source.dtype),
         )
-        return adapter.family.fused(adapter.config, self.weights, batch)
+        return adapter.family.fused(config, batch)
 
-    def _fold(self, dtype: torch.dtype, make: Callable[[], Any]) -> Any:
-        if dtype not in self._folded:
-            self._folded[dtype] = make()
-        return self._folded[dtype]
+    def store(self, name: str, values: Tensor, first: int = 0) -> None:
+        """Replace a buffer of those adapters from ``first`` on that ``values`` has one for."""
+        with torch.no_grad():
+            for index, value in zip(self.members[first:], values, strict=False):
+                self.call.adapters[index].tensors[self.site.name][name].copy_(value)
+
+    def _folded(self, dtype: torch.dtype) -> Any:
+        """What the family's operator reads, made for all sites that are alike at once.
+
+        One site after the other, a batch would launch a thousand small operators before it begins.
+        """
+        made = self.call.once(("folded", self.members, dtype), dict[str, Any])
+        if self.site.name not in made:
+            sites, adapter = self._alike(), self.adapter
+            each = [
+                self.call.adapters[index].weights(name, self.device)
+                for name in sites
+                for index in self.members
+            ]
+            stacked = _stacked(each, adapter.family.width_axes)
+            folded = adapter.family.fold(adapter.config, stacked, dtype)
+            made.update(zip(sites, _split(folded, len(self.members)), strict=True))
+        return made[self.site.name]
+
+    def _alike(self) -> list[str]:
+        """Sites where the same adapters of the call are, with tensors of the same shapes."""
+
+        def kind(name: str) -> tuple[Any, ...]:
+            shapes = [(key, t.shape) for key, t in self.adapter.tensors[name].items()]
+            return (*shapes, *(name in adapter.tensors for adapter in self.call.adapters))
+
+        wanted = kind(self.site.name)
+        return [name for name in self.adapter.tensors if kind(name) == wanted]
 
 
 def steps_at(
@@ -86,37 +143,19 @@ def steps_at(
                 if site.name in adapter.tensors and edits == edits_input:
                     key = (level, adapter.config.computation, adapter.training)
                     groups.setdefault(key, []).append(index)
-        steps = []
-        for (level, *_), members in groups.items():
-            first = call.adapters[members[0]]
-            steps.append(
-                Step(
-                    first,
-                    first.family.source(first.config, site.point),
-                    call.rows(members, level, count, device),
-                    _weights(call, site, tuple(members), device),
-                    partial(_store, call, site, members),
-                    uses_triton(device, torch.float32),
-                )
-            )
-        return steps
+        return [
+            Step(call, site, tuple(members), call.rows(members, level, count, device), device)
+            for (level, *_), members in groups.items()
+        ]
 
     return call.once((site.name, edits_input, count), make)
 
 
-def _weights(
-    call: Call, site: Site, members: tuple[int, ...], device: torch.device
-) -> dict[str, Tensor]:
-    """Tensors of several adapters, stacked and padded to the widest, where the pass runs."""
-
-    def make() -> dict[str, Tensor]:
-        each = [call.adapters[index].weights(site.name, device) for index in members]
-        if len(each) == 1:
-            return {key: tensor[None] for key, tensor in each[0].items()}
-        axes = call.adapters[members[0]].family.width_axes
-        return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
-
-    return call.once(("weights", site.name, members), make)
+def _stacked(each: Sequence[Mapping[str, Tensor]], axes: Mapping[str, int]) -> dict[str, Tensor]:
+    """Tensors of several adapters or sites, padded to the widest along ``axes``."""
+    if len(each) == 1:
+        return {key: tensor[None] for key, tensor in each[0].items()}
+    return {key: _stack([tensors[key] for tensors in each], axes.get(key)) for key in each[0]}
 
 
 def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
@@ -124,16 +163,14 @@ def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
         width = max(tensor.shape[axis] for tensor in tensors)
         pads = [(0, 0) * (tensor.dim() - 1 - axis) for tensor in tensors]
         tensors = [
-            F.pad(tensor, (*pad, 0, width - tensor.shape[axis]))
+            F.pad(tensor, (*pad, 0, room)) if (room := width - tensor.shape[axis]) else tensor
             for tensor, pad in zip(tensors, pads, strict=True)
         ]
     return torch.stack(tensors)
 
 
-def _store(
-    call: Call, site: Site, members: Sequence[int], name: str, values: Tensor, first: int = 0
-) -> None:
-    """Replace a buffer of those of ``members`` from ``first`` on that ``values`` has one for."""
-    with torch.no_grad():
-        for index, value in zip(members[first:], values, strict=False):
-            call.adapters[index].tensors[site.name][name].copy_(value)
+def _split(folded: Any, size: int) -> list[Any]:
+    """A dataclass of tensors in parts of so many of the first axis."""
+    held = {key: value for key, value in vars(folded).items() if isinstance(value, Tensor)}
+    parts = zip(*(tensor.split(size) for tensor in held.values()), strict=True)
+    return [replace(folded, **dict(zip(held, part, strict=True))) for part in parts]

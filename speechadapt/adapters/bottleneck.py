@@ -22,7 +22,7 @@ from speechadapt.adapters.family import (
 from speechadapt.backbones.base import Site
 from speechadapt_kernels.activations import ACTIVATIONS
 from speechadapt_kernels.bottleneck import BottleneckWeights, bottleneck
-from speechadapt_kernels.bottleneck.folded import fold
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, fold
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
 from speechadapt_kernels.layout import fits
 
@@ -101,17 +101,19 @@ class Bottleneck(Family):
         """``target + scale * up(act(down(norm(source))))``."""
         return apply_bottleneck(config, weights, batch)
 
-    def fused(
-        self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: FusedBatch
-    ) -> Tensor | None:
+    def fold(
+        self, config: BottleneckConfig, weights: Mapping[str, Tensor], dtype: torch.dtype
+    ) -> FoldedBottleneck:
+        """The norm in the down projection."""
+        return fold(_stacked(weights), dtype)
+
+    def fused(self, config: BottleneckConfig, batch: FusedBatch) -> Tensor | None:
         """One operator for norm, projections and sum; not while dropout is on."""
-        width = weights["down.weight"].shape[1]
-        if (config.dropout and batch.train) or not fits(batch.source, batch.target, width):
+        if (config.dropout and batch.train) or not fits(batch.source, batch.target, batch.width):
             return None
-        folded = batch.fold(lambda: fold(_stacked(weights), batch.source.dtype))
         base = None if batch.source is batch.target else batch.target
         return fused_bottleneck(
-            batch.source, folded, batch.slots, config.activation, config.scale, base
+            batch.source, batch.folded(), batch.slots, config.activation, config.scale, base
         )
 
 

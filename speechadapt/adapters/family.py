@@ -101,15 +101,16 @@ class FusedBatch:
         target: What they change, ``[batch, frames, dim]``.
         slots: Which of the stacked adapters each row uses, ``[batch]`` int32, -1 = none.
         train: Whether these adapters are in training.
-        fold: ``fold(make)`` is ``make()``, made once for the pass: weights as the operator reads
-            them.
+        width: Of the widest of them.
+        folded: Gives what :meth:`Family.fold` made of them, once for the call.
     """
 
     source: Tensor
     target: Tensor
     slots: Tensor
     train: bool
-    fold: Callable[[Callable[[], Any]], Any]
+    width: int
+    folded: Callable[[], Any]
 
 
 @dataclass(slots=True)
@@ -209,7 +210,20 @@ class Family(ABC):
             Shape of ``batch.target``.
         """
 
-    def fused(self, config: Any, weights: Mapping[str, Tensor], batch: FusedBatch) -> Tensor | None:
+    def fold(self, config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+        """Weights as :meth:`fused` reads them, for states of ``dtype``.
+
+        Args:
+            config: As :meth:`apply` takes it.
+            weights: As :meth:`apply` takes them, of any number of adapters and sites.
+            dtype: Of the states.
+
+        Returns:
+            A dataclass; the first axis of its tensors is that of the weights.
+        """
+        raise NotImplementedError("the family has no fused operator")
+
+    def fused(self, config: Any, batch: FusedBatch) -> Tensor | None:
         """The same as :meth:`apply` for a whole batch at once, rows without an adapter included.
 
         Returns:

@@ -88,8 +88,6 @@ class Gated(Bottleneck):
             gate = torch.sigmoid(logit)
         return apply_bottleneck(config, weights, batch, gate)
 
-    def fused(
-        self, config: BottleneckConfig, weights: Mapping[str, Tensor], batch: FusedBatch
-    ) -> Tensor | None:
+    def fused(self, config: BottleneckConfig, batch: FusedBatch) -> Tensor | None:
         """None: the bottleneck's operator has no gate."""
         return None

@@ -23,6 +23,7 @@ from speechadapt.adapters.family import (
     uniform,
 )
 from speechadapt.backbones.base import Site
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
 from speechadapt_kernels.layout import fits
 from speechadapt_kernels.lora.operator import fold_lora, fused_lora
 from speechadapt_kernels.stacked import add_linear, linear
@@ -141,17 +142,19 @@ class Lora(Family):
         start = linear(linear(x, weights["start.down"]), weights["start.up"])
         return batch.target + config.scale * (now - start)
 
-    def fused(
-        self, config: LoraConfig, weights: Mapping[str, Tensor], batch: FusedBatch
-    ) -> Tensor | None:
+    def fold(
+        self, config: LoraConfig, weights: Mapping[str, Tensor], dtype: torch.dtype
+    ) -> FoldedBottleneck:
+        """A bottleneck of nothing but two projections."""
+        return fold_lora([weights["down.weight"]], [weights["up.weight"]], dtype)
+
+    def fused(self, config: LoraConfig, batch: FusedBatch) -> Tensor | None:
         """One operator for both projections and the sum; not with dropout, nor a PiSSA start."""
         dropped = config.dropout and batch.train
-        down, up = [weights["down.weight"]], [weights["up.weight"]]
-        fitting = fits(batch.source, batch.target, down[0].shape[1])
-        if dropped or "start.down" in weights or not fitting:
+        fitting = fits(batch.source, batch.target, batch.width)
+        if dropped or config.start == "pissa" or not fitting:
             return None
-        folded = batch.fold(lambda: fold_lora(down, up, batch.source.dtype))
-        return fused_lora(batch.source, batch.target, folded, batch.slots, config.scale)
+        return fused_lora(batch.source, batch.target, batch.folded(), batch.slots, config.scale)
 
 
 def principal(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
