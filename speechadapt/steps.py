@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
+from weakref import proxy
 
 import torch
 import torch.nn.functional as F
@@ -143,8 +144,11 @@ def steps_at(
                 if site.name in adapter.tensors and edits == edits_input:
                     key = (level, adapter.config.computation, adapter.training)
                     groups.setdefault(key, []).append(index)
+        # The call keeps its steps: were it kept by them, its stacked weights would outlive it until
+        # Python looks for cycles, those of many batches together.
+        mine = proxy(call)
         return [
-            Step(call, site, tuple(members), call.rows(members, level, count, device), device)
+            Step(mine, site, tuple(members), call.rows(members, level, count, device), device)
             for (level, *_), members in groups.items()
         ]
 

@@ -3,6 +3,9 @@
 Tensors on ``meta`` are on another device than the processor's, and nothing there can be read.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from adapting import add
@@ -99,6 +102,26 @@ def test_weights_of_all_layers_are_folded_at_once(monkeypatch, config, routes):
         more.append(len(first.names) - len(second.names))
     print("MORE", more)
     assert more[0] == more[1] < 50
+
+
+@pytest.mark.parametrize("path", ["triton", "torch"])
+def test_stacked_weights_go_with_their_call(monkeypatch, waves, path):
+    """At once, not when Python looks for cycles next."""
+    monkeypatch.setenv("SPEECHADAPT_KERNELS", path)
+    model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
+    for name in "ab":
+        add(model, name, BottleneckConfig())
+    mel = model.backbone.features(waves, 0.0)
+    call = model.bank.call(["a", "b", None], model.backbone.key_lengths(mel))
+    gc.disable()
+    try:
+        with torch.inference_mode(), running(call):
+            model.backbone.encode(mel)
+        gone = weakref.ref(call)
+        del call
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("routes", ROUTES.values(), ids=ROUTES)
