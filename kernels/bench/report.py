@@ -2,7 +2,8 @@
 
     python kernels/bench/report.py bench.csv --picture bench.svg >bench.md
 
-Times of all systems as multiples of ours. The picture, a panel for each operator, needs matplotlib.
+Times of all systems as multiples of ours; on a CPU as one table. The picture, a panel for each
+operator, needs matplotlib.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def main() -> int:
     except OSError as error:
         print(f"report.py: {args.table}: {error.strerror}", file=sys.stderr)
         return 2
-    print("\n".join(markdown(cases, floors, title)))
+    on_cpu = title.startswith("CPU")
+    print("\n".join(compact(cases, title) if on_cpu else markdown(cases, floors, title)))
     if args.picture is None:
         return 0
     try:
@@ -56,6 +58,24 @@ def markdown(cases: dict[str, Times], floors: Floors, title: str) -> Iterator[st
             mine = ours(each)
             cells = [f"{each[s] / mine:.2f}" if s in each else "" for s in others]
             yield f"| {size} | {mine:.1f} | {floors[name, size] / mine:.0%} | {' | '.join(cells)} |"
+
+
+def compact(cases: dict[str, Times], title: str) -> Iterator[str]:
+    """One table for all cases: of a CPU, which no floor was worked out for."""
+    sizes = list(dict.fromkeys(size for times in cases.values() for size in times))
+    yield f"{title}. Times of others as multiples of ours.\n"
+    yield f"| | | {' | '.join(sizes)} |"
+    yield "|---" * (2 + len(sizes)) + "|"
+    for name, times in cases.items():
+        others = list(dict.fromkeys(s for each in times.values() for s in each))
+        for system in others[1:]:
+            cells = [
+                f"{times[size][system] / ours(times[size]):.2f}"
+                if system in times.get(size, {})
+                else ""
+                for size in sizes
+            ]
+            yield f"| {name} | {system} | {' | '.join(cells)} |"
 
 
 def draw(cases: dict[str, Times], title: str, path: Path) -> None:

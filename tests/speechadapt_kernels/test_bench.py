@@ -143,7 +143,9 @@ def test_report(measure, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(table), "--picture", str(picture)])
     assert report.main() == 0
     assert picture.read_text().count('<g id="axes_') >= 2
-    capsys.readouterr()
+    table_of_all = capsys.readouterr().out
+    assert "| | | whisper-base 1 × 3 |" in table_of_all
+    assert all(f"| {case} | eager | " in table_of_all for case in ("conformer", "log-mel"))
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "none.csv")])
     assert report.main() == 2
     assert "none.csv: No such file" in capsys.readouterr().err
