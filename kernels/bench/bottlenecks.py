@@ -200,7 +200,7 @@ def _work(
     """``lengths``: frames of each utterance; None = as the shape says."""
     lengths = [shape.frames] * shape.batch if lengths is None else lengths
     rows, size, matrix = sum(lengths), dtype.itemsize, shape.dim * shape.width
-    tiles = tiles_for("bottleneck.forward", device, shape.width, shape.frames, (shape.dim,), dtype)
+    tiles = tiles_for("bottleneck.forward", device, shape.width, rows, (shape.dim,), dtype)
     return Work(
         (2 * rows * shape.dim + 2 * count * matrix) * size,
         4 * rows * matrix * cost(dtype),

@@ -7,7 +7,8 @@ everything in CUDA graphs. Prints a table: each as a multiple of the frozen enco
 1.03 from batch 8 on, 1.10 for one utterance at 50 positions), and sixteen adapters in one batch as
 a multiple of one (bar: 1.02). Fused and torch must give the same to rounding, and each graph what
 its launches give, before anything is timed. On a CPU, in float32, as they are launched: to see that
-the script runs (``--models tiny``).
+the script runs (``--models tiny``). ``--predict`` measures nothing: what fused adapters would cost
+on an H200 were every kernel as fast as it could be, or took 2 µs of a graph.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import bottlenecks
 import torch
+from floors import H200, Work
+from problems import MODELS, Shape
 from timing import Turn, apart, captured, in_turn, on_cpu
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -42,6 +46,7 @@ SIZES = {  # dim, layers, mel bins, bottleneck
     "whisper-large-v3": (1280, 32, 128, 64),
 }
 ADAPTERS = 16
+LAUNCHED = 2e-6  # seconds that any kernel of a graph takes, assumed
 FUSED = "triton"  # the path of fused operators
 MOST = 2e-2  # between the two paths, over all layers, in bfloat16
 COLUMNS = ("encoder", "batch", "positions", "frozen (ms)", "in torch", "fused", "16 adapters")
@@ -57,7 +62,17 @@ def main() -> int:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--frames", nargs="+", type=int, default=[50, 1500])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--predict", action="store_true", help="floors of an H200 alone")
     args = parser.parse_args()
+    if args.predict:
+        print("| encoder | batch | positions | frozen (ms) | fused |\n|---|---|---|---|---|")
+        for name in args.models:
+            for batch in args.batches:
+                for frames in args.frames:
+                    layer, adapter = predicted(name, batch, frames)
+                    cells = f"{1e3 * SIZES[name][1] * layer:.3f} | {1 + adapter / layer:.3f}"
+                    print(f"| {name} | {batch} | {frames} | {cells} |")
+        return 0
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     good = True
@@ -68,6 +83,34 @@ def main() -> int:
             for frames in args.frames:
                 good &= compared(name, model, batch, frames, args.rounds, device)
     return 0 if good else 1
+
+
+def predicted(name: str, batch: int, frames: int) -> tuple[float, float]:
+    """Least seconds of a layer, kernel by kernel as transformers launches them, and of its adapter.
+
+    In bfloat16; attention is one kernel.
+    """
+    dim, _, _, width = SIZES[name]
+    rows = batch * frames
+    states = 2 * rows * dim  # bytes
+
+    def linear(read: int, made: int) -> Work:
+        return Work(2 * (rows * (read + made) + read * made), 2 * rows * read * made)
+
+    kernels = [
+        *[Work(2 * states, 0)] * 2,  # norms
+        *[linear(dim, dim)] * 4,
+        Work(4 * states, 4 * batch * frames**2 * dim),
+        linear(dim, 4 * dim),
+        Work(8 * states, 0),  # GELU
+        linear(4 * dim, dim),
+        *[Work(3 * states, 0)] * 2,  # sums with the residual
+    ]
+    model = next(each for each in MODELS if each.startswith(name))
+    shape = Shape(model, batch, frames, width)
+    adapter = bottlenecks.one(shape, torch.device("cpu"), torch.bfloat16).work
+    least = [max(work.floor(H200), LAUNCHED) for work in (*kernels, adapter)]
+    return sum(least[:-1]), least[-1]
 
 
 def loaded(name: str, device: torch.device, dtype: torch.dtype) -> SpeechModel[WhisperBackbone]:

@@ -133,7 +133,7 @@ def main() -> int:
     args = parser.parse_args()
     begun = time.monotonic()
     print(f"triton {triton.__version__}, bfloat16, {CONSTANTS['DIM']} values")
-    print("| sm | kernel | width | frames | tile | registers | stack | spills | tensor cores | |")
+    print("| sm | kernel | width | rows | tile | registers | stack | spills | tensor cores | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     good = True
     rows = [row for row in read_plan(args.plan) if row.kernel in args.kernels]
@@ -151,7 +151,7 @@ def main() -> int:
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
             name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
             name += f" {row.dtype or ''}".rstrip()
-            cells = [arch, name, row.width or widest(row), row.frames or "any", tile]
+            cells = [arch, name, row.width or widest(row), row.rows or "any", tile]
             cells += [used.get(n, "") for n in ("REG", "STACK", "spills", "tensor")]
             cells.append(fault or "")
             print(f"| {' | '.join(map(str, cells))} |", flush=True)

@@ -48,7 +48,7 @@ CASES_OF = {
     "logmel.spectrum": ("log-mel",),
     "lowbit.forward": ("bottleneck, 8 bits", "bottleneck, 1 bit"),
 }
-SIZES = ((1, 50), (8, 50), (1, 1500), (8, 1500))  # utterances and positions
+SIZES = ((1, 50), (8, 50), (1, 1500), (2, 1500), (8, 1500))  # utterances and positions
 TINY = Shape("whisper-base", 1, 3)
 ENOUGH = 0.97  # of the time of what is there, in the median and in three rounds of four
 
@@ -110,7 +110,7 @@ def main() -> int:
 
 def candidates(row: Row) -> list[Tiles]:
     """What may be better than its tiles, those that differ in less first."""
-    heights = {16, 32, 64, *((128,) if row.frames is None else ())}
+    heights = {16, 32, 64, *((128,) if row.rows is None else ())}
     dims = {32} if row.kernel == "logmel.spectrum" else {64, 128}
     choices = (heights, dims, {4, 8}, {2, 3})
     own = vars(row.tiles).values()
@@ -207,11 +207,10 @@ def selected(plan: Sequence[Row], row: Row, shape: Shape) -> Row:
 
 
 def asks(kernel: str, shape: Shape) -> tuple[int, int]:
-    """With which width and how many frames a launch asks for its tiles."""
+    """With which width and how many rows a launch asks for its tiles."""
     if kernel == "logmel.spectrum":
-        return 1, 2 * shape.frames
-    frames = shape.rows if kernel.startswith("fusion.") else shape.frames
-    return padded_width(shape.width), frames
+        return 1, 2 * shape.rows
+    return padded_width(shape.width), shape.rows
 
 
 def problems_of(row: Row, shapes: Sequence[Shape], device: torch.device) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
 """How kernels cut their work: a table, made by measuring, instead of tuning while serving.
 
-A row says for which bottlenecks and utterances it holds; the first that fits is taken. There is one
+A row says for which bottlenecks and batches it holds; the first that fits is taken. There is one
 table for each architecture that was measured, and a default. Every row must pass the gates
 (``kernels/bench/gate.py``: it compiles without spilling; on a GPU: its results are right) before it
 may enter. A table that could not work is refused when it is read.
@@ -83,30 +83,31 @@ class Row:
         kernel: One of :data:`KERNELS`.
         tiles: What to do.
         width: Widest bottleneck it is for; None = any.
-        frames: Longest utterance it is for; None = any.
+        rows: Frames of the largest batch it is for, all utterances together; None = any. What
+            decides is how many tiles there are for the processors of a GPU.
         dtype: Of the states it is for, ``float32``; None = any.
     """
 
     kernel: str
     tiles: Tiles
     width: int | None = None
-    frames: int | None = None
+    rows: int | None = None
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("width", "frames"):
+        for name in ("width", "rows"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}, expected 1 or more")
         if self.dtype not in (None, "float32"):
             raise ValueError(f"dtype is {self.dtype!r}, expected float32 or nothing")
 
-    def fits(self, kernel: str, width: int, frames: int, dtype: torch.dtype) -> bool:
+    def fits(self, kernel: str, width: int, rows: int, dtype: torch.dtype) -> bool:
         """Whether it is for such a launch."""
         wide = self.width is not None and width > self.width
-        long = self.frames is not None and frames > self.frames
+        large = self.rows is not None and rows > self.rows
         other = self.dtype is not None and dtype != torch.float32
-        return self.kernel == kernel and not wide and not long and not other
+        return self.kernel == kernel and not wide and not large and not other
 
     def hides(self, other: Row) -> bool:
         """Whether no launch is left to ``other``, behind it."""
@@ -114,7 +115,7 @@ class Row:
             self.kernel == other.kernel
             and self.dtype in (None, other.dtype)
             and (self.width is None or (other.width is not None and other.width <= self.width))
-            and (self.frames is None or (other.frames is not None and other.frames <= self.frames))
+            and (self.rows is None or (other.rows is not None and other.rows <= self.rows))
         )
 
 
@@ -159,7 +160,7 @@ def tiles_for(
     kernel: str,
     device: torch.device,
     width: int,
-    frames: int,
+    rows: int,
     dims: tuple[int, ...],
     dtype: torch.dtype,
 ) -> Tiles:
@@ -169,13 +170,13 @@ def tiles_for(
         kernel: One of :data:`KERNELS`.
         device: Where it runs.
         width: Of the bottleneck.
-        frames: Of the longest utterance.
+        rows: Frames of the batch.
         dims: Widths of what is read and written; all multiples of 64.
         dtype: Of the states.
     """
     plan = _plan(_architecture(device))
     tiles = _tried.get(kernel) or next(
-        row.tiles for row in plan if row.fits(kernel, width, frames, dtype)
+        row.tiles for row in plan if row.fits(kernel, width, rows, dtype)
     )
     dim = tiles.dim
     while any(each % dim for each in dims):

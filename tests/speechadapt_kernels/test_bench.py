@@ -187,3 +187,10 @@ def test_the_size_from_which_apart_is_better():
     assert threshold(sizes, [0.5, 0.1, 0.2, 0.6]) == 9
     assert threshold(sizes, [-0.1, -0.1, -0.2, -0.6]) == 1
     assert set(cpu.measured(64, 8, 2, 3, 1, False)) == {"together", "apart"}
+
+
+def test_an_adapter_takes_little_of_a_predicted_encoder():
+    for name in list(encoder.SIZES)[1:]:
+        for batch, frames in ((1, 50), (8, 1500)):
+            layer, adapter = encoder.predicted(name, batch, frames)
+            assert encoder.LAUNCHED <= adapter < 0.15 * layer

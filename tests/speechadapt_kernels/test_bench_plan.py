@@ -123,11 +123,11 @@ def test_launches_ask_for_what_the_tuner_says(name, monkeypatch):
 
         tiles = Tiles(16, 128, 4, 2)
 
-        def fits(self, kernel, width, frames, _dtype):
-            asked.add((kernel, (width, frames)))
+        def fits(self, kernel, width, rows, _dtype):
+            asked.add((kernel, (width, rows)))
             return True
 
-    shape = Shape("whisper-base", 1 if name == "log-mel" else 2, 3)
+    shape = Shape("whisper-base", 1 if "packed" in name else 2, 3)  # packed ones are cut shorter
     problem = CASES[name](shape, DEVICE, torch.float32)
     monkeypatch.setattr(plan, "_plan", lambda _architecture: (Asked(),))
     problem.systems["fused"](*problem.make(0))

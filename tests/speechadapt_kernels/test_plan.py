@@ -43,7 +43,7 @@ def test_the_default_is_a_plan_and_divides_every_width():
         ({"tiles": {"frames": 16}}, "row 1: .*missing"),
         ({"arch": 90}, "row 1: .*arch"),
         ({"width": "64"}, "row 1: width is '64', expected 1 or more"),
-        ({"frames": 0}, "row 1: frames is 0, expected 1 or more"),
+        ({"rows": 0}, "row 1: rows is 0, expected 1 or more"),
         ({"dtype": "bfloat16"}, "row 1: dtype is 'bfloat16', expected float32 or nothing"),
         ({"width": None}, "row 2: a row before it takes all that is for it"),
     ],

@@ -153,7 +153,12 @@ def _settings(
     width = weights.down.shape[1]
     check_width(width, widest(source.dtype))
     tiles = tiles_for(
-        f"bottleneck.{kernel}", source.device, width, frames, (dim, each), source.dtype
+        f"bottleneck.{kernel}",
+        source.device,
+        width,
+        source.numel() // dim,
+        (dim, each),
+        source.dtype,
     )
     return (triton.cdiv(frames, tiles.frames), len(slots)), {
         "DIM": dim,

@@ -24,11 +24,12 @@ def forward(
     """Two launches, with the gated values in a buffer between them."""
     source, base, slots = source.contiguous(), base.contiguous(), slots.contiguous()
     batch, frames, dim = source.shape
+    rows = batch * frames
     kernel, width = weights.conv.shape[1:]
     check_width(width, WIDEST)
     seen = source.new_empty(batch, kernel - 1 + frames, width)
     shared = {"DIM": dim, "WIDTH": width, "KERNEL": kernel}
-    tiles = tiles_for("conformer.glu", source.device, width, frames, (dim,), source.dtype)
+    tiles = tiles_for("conformer.glu", source.device, width, rows, (dim,), source.dtype)
     kernels.glu_kernel[(triton.cdiv(frames, tiles.frames), batch)](
         source,
         seen,
@@ -47,7 +48,7 @@ def forward(
         **tiles.settings(),
     )
     out = torch.empty_like(base)
-    tiles = tiles_for("conformer.conv", source.device, width, frames, (dim,), source.dtype)
+    tiles = tiles_for("conformer.conv", source.device, width, rows, (dim,), source.dtype)
     kernels.conv_kernel[(triton.cdiv(frames, tiles.frames), batch)](
         base,
         out,

@@ -24,7 +24,12 @@ def log_mel(waves: Tensor, lengths: Tensor, filters: Tensor, frames: int) -> Ten
     """Two launches: the loudest of an utterance must be known before it is scaled."""
     waves, lengths, bins = waves.contiguous(), lengths.contiguous(), len(filters)
     tiles = tiles_for(
-        "logmel.spectrum", waves.device, 1, frames, (PADDED_FREQUENCIES,), waves.dtype
+        "logmel.spectrum",
+        waves.device,
+        1,
+        len(waves) * frames,
+        (PADDED_FREQUENCIES,),
+        waves.dtype,
     )
     parts = triton.cdiv(frames, tiles.frames)
     values = torch.empty(len(waves), bins, frames, dtype=torch.float32, device=waves.device)

@@ -31,7 +31,8 @@ def forward(
     width, dim = weights.down.codes.shape[1], source.shape[-1]
     check_width(width, WIDEST)
     bits = 1 if weights.down.codes.dtype == torch.uint8 else 8
-    tiles = tiles_for("lowbit.forward", source.device, width, frames, (dim,), source.dtype)
+    rows = source.numel() // dim
+    tiles = tiles_for("lowbit.forward", source.device, width, rows, (dim,), source.dtype)
     kernels.forward_kernel[(triton.cdiv(frames, tiles.frames), len(slots))](
         source,
         origin,
