@@ -204,6 +204,7 @@ def _work(
     return Work(
         (2 * rows * shape.dim + 2 * count * matrix) * size,
         4 * rows * matrix * cost(dtype),
-        sum(-(-length // tiles.frames) for length in lengths),
-        (2 * matrix + 3 * tiles.frames * shape.dim) * size,
+        tiles.splits * sum(-(-length // tiles.frames) for length in lengths),
+        (1 + 1 / tiles.splits) * matrix * size
+        + (1 + 2 / tiles.splits) * tiles.frames * shape.dim * size,
     )

@@ -54,7 +54,7 @@ class Work:
     read_and_written: int
     flops: int
     programs: int = 0
-    streamed: int = 0
+    streamed: float = 0.0
 
     def floor(self, machine: Machine) -> float:
         """Seconds below which it cannot be: the tightest of memory, L2, one SM and arithmetic."""

@@ -149,6 +149,7 @@ def main() -> int:
             good &= fault is None
             tiles = row.tiles
             tile = f"{tiles.frames} × {tiles.dim}, {tiles.warps} warps, {tiles.stages} stages"
+            tile += f", {tiles.splits} splits" if tiles.splits > 1 else ""
             name = " ".join([row.kernel, *(f"{k}={v}" for k, v in variant.items())])
             name += f" {row.dtype or ''}".rstrip()
             cells = [arch, name, row.width or widest(row), row.rows or "any", tile]
@@ -193,6 +194,7 @@ def compiled(row: Row, arch: int, variant: Variant) -> Any:
             "WIDTH": width,
             "RANK": width // variant.get("SLICES", 1),
             "CHANNELS": width,
+            "SPLITS": tiles.splits,
             "BLOCK_FRAMES": tiles.frames,
             "BLOCK_DIM": tiles.dim,
         }

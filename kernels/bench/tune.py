@@ -112,7 +112,8 @@ def candidates(row: Row) -> list[Tiles]:
     """What may be better than its tiles, those that differ in less first."""
     heights = {16, 32, 64, *((128,) if row.rows is None else ())}
     dims = {32} if row.kernel == "logmel.spectrum" else {64, 128}
-    choices = (heights, dims, {4, 8}, {2, 3})
+    shared = {1, 2, 4} if row.kernel == "bottleneck.forward" and row.rows is not None else {1}
+    choices = (heights, dims, {4, 8}, {2, 3}, shared)
     own = vars(row.tiles).values()
     wanted = (sorted(values | {mine}) for values, mine in zip(choices, own, strict=True))
     found = itertools.starmap(Tiles, itertools.product(*wanted))

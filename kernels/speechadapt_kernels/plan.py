@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -45,12 +45,15 @@ class Tiles:
             it does not divide them.
         warps: Of a program.
         stages: Loads in flight.
+        splits: Programs that share what a tile gives, each some of its columns; where there are few
+            tiles, one processor would read all weights for each. Of the bottleneck's forward alone.
     """
 
     frames: int
     dim: int
     warps: int
     stages: int
+    splits: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -61,7 +64,7 @@ class Tiles:
             raise ValueError(
                 f"{self}: a tile is 16 frames and 32 columns at least, 16 warps at most"
             )
-        for value in (self.frames, self.dim, self.warps):
+        for value in (self.frames, self.dim, self.warps, self.splits):
             if value & (value - 1):
                 raise ValueError(f"{self}: {value} is no power of two")
 
@@ -99,6 +102,8 @@ class Row:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}, expected 1 or more")
+        if self.tiles.splits > 1 and self.kernel != "bottleneck.forward":
+            raise ValueError(f"splits is {self.tiles.splits}, and {self.kernel} cannot be split")
         if self.dtype not in (None, "float32"):
             raise ValueError(f"dtype is {self.dtype!r}, expected float32 or nothing")
 
@@ -171,17 +176,19 @@ def tiles_for(
         device: Where it runs.
         width: Of the bottleneck.
         rows: Frames of the batch.
-        dims: Widths of what is read and written; all multiples of 64.
+        dims: Widths of what is read and, last, written; all multiples of 64.
         dtype: Of the states.
     """
     plan = _plan(_architecture(device))
     tiles = _tried.get(kernel) or next(
         row.tiles for row in plan if row.fits(kernel, width, rows, dtype)
     )
-    dim = tiles.dim
-    while any(each % dim for each in dims):
+    dim, splits = tiles.dim, tiles.splits
+    while dims[-1] % (32 * splits):  # what is split is what is written
+        splits //= 2
+    while any(each % dim for each in (*dims, dims[-1] // splits)):
         dim //= 2
-    return Tiles(tiles.frames, dim, tiles.warps, tiles.stages)
+    return replace(tiles, dim=dim, splits=splits)
 
 
 @contextmanager

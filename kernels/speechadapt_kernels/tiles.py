@@ -93,8 +93,8 @@ def tile_of(slots, offsets, frames, PACKED: tl.constexpr, BLOCK_FRAMES: tl.const
 
 
 @triton.jit
-def copy_rows(base, out, rows, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Bit for bit, for an utterance without an adapter."""
-    for k in range(0, DIM, BLOCK_DIM):
+def copy_rows(base, out, rows, inside, begin, end, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Columns from ``begin`` to ``end``, bit for bit, for an utterance without an adapter."""
+    for k in range(begin, end, BLOCK_DIM):
         at, mask = states(rows, k, inside, DIM, BLOCK_DIM)
         tl.store(out + at, tl.load(base + at, mask=mask), mask=mask)

@@ -241,6 +241,18 @@ def test_every_row_of_the_plan(kind, dtype, monkeypatch):
                 check(operator, *inputs)
 
 
+@pytest.mark.parametrize("kind", (Bottleneck, Lora))
+@pytest.mark.parametrize("dim", [64, 192, 384])
+def test_programs_share_the_columns_of_a_tile(monkeypatch, kind, dim):
+    """As many as divide them."""
+    monkeypatch.setenv("SPEECHADAPT_KERNELS", "triton")
+    operator = kind(torch.float16, dim, 16)
+    inputs = batch(operator, 35, [1, -1, 0], torch.float16)
+    with trying("bottleneck.forward", Tiles(16, 64, 4, 2, splits=4)):
+        found = check(operator, *inputs)
+    assert torch.equal(found[1], inputs[1][1])  # nobody's
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_row_of_gradients(dtype, monkeypatch):
     monkeypatch.setenv("SPEECHADAPT_KERNELS", "triton")

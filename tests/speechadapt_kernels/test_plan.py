@@ -44,6 +44,11 @@ def test_the_default_is_a_plan_and_divides_every_width():
         ({"arch": 90}, "row 1: .*arch"),
         ({"width": "64"}, "row 1: width is '64', expected 1 or more"),
         ({"rows": 0}, "row 1: rows is 0, expected 1 or more"),
+        ({"tiles": TILES | {"splits": 3}}, "row 1: .* 3 is no power of two"),
+        (
+            {"kernel": "lowbit.forward", "tiles": TILES | {"splits": 2}},
+            "row 1: splits is 2, and lowbit.forward cannot be split",
+        ),
         ({"dtype": "bfloat16"}, "row 1: dtype is 'bfloat16', expected float32 or nothing"),
         ({"width": None}, "row 2: a row before it takes all that is for it"),
     ],

@@ -81,15 +81,18 @@ def forward_kernel(
     BIAS: tl.constexpr,
     SAME: tl.constexpr,  # base is source
     PACKED: tl.constexpr,
+    SPLITS: tl.constexpr,  # programs that share the columns of a tile
     BLOCK_FRAMES: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     """``out = base + scale * up(act(down(norm(source))))``; a slot of -1 copies the base."""
     _, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
+    begin = tl.program_id(2) * (OUT // SPLITS)
+    end = begin + OUT // SPLITS
     # A packed utterance may be shorter than the longest: then there is nothing to do here.
     if left:
         if slot < 0:
-            copy_rows(base, out, rows, inside, OUT, BLOCK_DIM)
+            copy_rows(base, out, rows, inside, begin, end, OUT, BLOCK_DIM)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
             hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
@@ -111,7 +114,7 @@ def forward_kernel(
             if BIAS:
                 hidden += tl.load(down_bias + width)[None, :]
             z = activate(hidden, ACTIVATION).to(up.dtype.element_ty)
-            for k in range(0, OUT, BLOCK_DIM):
+            for k in range(begin, end, BLOCK_DIM):
                 at, mask = states(rows, k, inside, OUT, BLOCK_DIM)
                 b = _up(up, slot, k, OUT, WIDTH, SLICES, RANK, BLOCK_DIM)
                 delta = tl.dot(z, b, input_precision=PRECISION)

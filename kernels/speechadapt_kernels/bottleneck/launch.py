@@ -12,7 +12,7 @@ from speechadapt_kernels.bottleneck import kernels
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck
 from speechadapt_kernels.layout import by_slot, check_width, widest
 from speechadapt_kernels.norm import EPSILON
-from speechadapt_kernels.plan import tiles_for
+from speechadapt_kernels.plan import Tiles, tiles_for
 
 
 def forward(
@@ -29,8 +29,8 @@ def forward(
     source, slots = source.contiguous(), slots.contiguous()
     origin = source if base is None else base.contiguous()
     out = torch.empty_like(origin)
-    grid, settings = _settings("forward", source, slots, weights, offsets, longest)
-    kernels.forward_kernel[grid](
+    grid, settings, tiles = _settings("forward", source, slots, weights, offsets, longest)
+    kernels.forward_kernel[(*grid, tiles.splits)](
         source,
         origin,
         out,
@@ -50,6 +50,7 @@ def forward(
         NORM=weights.down_sum is not None,
         BIAS=weights.down_bias is not None,
         SAME=base is None,
+        SPLITS=tiles.splits,
         **settings,
     )
     return out
@@ -70,7 +71,7 @@ def backward(
     source, slots = source.contiguous(), slots.contiguous()
     (count, width, dim), batch = weights.down.shape, len(slots)
     slices = gradient.shape[-1] // weights.up.shape[-1]
-    grid, settings = _settings("backward", source, slots, weights, offsets, longest)
+    grid, settings, _ = _settings("backward", source, slots, weights, offsets, longest)
     where = slots if offsets is None else offsets.contiguous()
     frames = source.shape[1] if offsets is None else longest
     below = torch.empty_like(source)
@@ -107,7 +108,7 @@ def backward(
         **settings,
     )
     down, up, sums = exact(width, dim), exact(*weights.up.shape[1:]), exact(gradient.shape[-1])
-    _, settings = _settings("outer", source, slots, weights, offsets, longest)
+    _, settings, _ = _settings("outer", source, slots, weights, offsets, longest)
     products = ((scaled, source, down, 1, True), (z, gradient, up, slices, False))
     for left, right, product, sides, read in products:
         kernels.outer_kernel[(right.shape[-1] // settings["BLOCK_DIM"], batch)](
@@ -146,8 +147,8 @@ def _settings(
     weights: FoldedBottleneck,
     offsets: Tensor | None,
     longest: int,
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The grid, and what every kernel is compiled with."""
+) -> tuple[tuple[int, int], dict[str, Any], Tiles]:
+    """The grid, what every kernel is compiled with, and how it is cut."""
     frames = source.shape[1] if offsets is None else longest
     dim, each = source.shape[-1], weights.up.shape[-1]
     width = weights.down.shape[1]
@@ -160,10 +161,11 @@ def _settings(
         (dim, each),
         source.dtype,
     )
-    return (triton.cdiv(frames, tiles.frames), len(slots)), {
+    settings = {
         "DIM": dim,
         "WIDTH": width,
         "RANK": weights.rank,
         "PACKED": offsets is not None,
         **tiles.settings(),
     }
+    return (triton.cdiv(frames, tiles.frames), len(slots)), settings, tiles

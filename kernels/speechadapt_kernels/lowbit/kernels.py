@@ -77,7 +77,7 @@ def forward_kernel(
     _, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
     if left:
         if slot < 0:
-            copy_rows(base, out, rows, inside, DIM, BLOCK_DIM)
+            copy_rows(base, out, rows, inside, 0, DIM, DIM, BLOCK_DIM)
         else:
             width = slot * WIDTH + tl.arange(0, WIDTH)
             hidden = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
