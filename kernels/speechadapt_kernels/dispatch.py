@@ -40,12 +40,14 @@ def uses_triton(device: torch.device, dtype: torch.dtype) -> bool:
         ValueError: The environment asks for Triton where it cannot run.
     """
     wanted = choice()
+    if wanted == "torch" or (wanted == "auto" and device.type != "cuda"):
+        return False  # before anything is looked up: asked at every call
     obstacle = why_not(device, dtype)
     if wanted == "triton" and obstacle and device.type != "meta":
         raise ValueError(f"{VARIABLE}=triton: {obstacle}")
     if wanted == "auto":
-        return obstacle is None and device.type == "cuda" and measured(device)
-    return wanted == "triton" and obstacle is None
+        return obstacle is None and measured(device)
+    return obstacle is None
 
 
 def runs_plain(x: Tensor) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,12 +57,19 @@ class FoldedBottleneck:
     @property
     def exact(self) -> torch.dtype:
         """What is computed in."""
-        return torch.promote_types(self.down.dtype, torch.float32)
+        return torch.float32 if self.down.dtype.itemsize < 4 else self.down.dtype
 
     def of(self, slots: int | Tensor) -> FoldedBottleneck:
         """The weights of one slot, or of each utterance's, without or with a first axis."""
-        held: dict[str, Any] = {k: t for k, t in vars(self).items() if isinstance(t, Tensor)}
-        return replace(self, **{name: tensor[slots] for name, tensor in held.items()})
+        return FoldedBottleneck(
+            self.down[slots],
+            None if self.down_sum is None else self.down_sum[slots],
+            None if self.down_bias is None else self.down_bias[slots],
+            self.up[slots],
+            None if self.up_bias is None else self.up_bias[slots],
+            self.rank,
+            self.slices,
+        )
 
 
 def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
@@ -202,7 +208,8 @@ def _adapted(
     x: Tensor, past: Tensor, weights: FoldedBottleneck, activation: str, scale: float
 ) -> Tensor:
     """``past`` and what adapters make of ``x``, each ``[rows, ...]`` or ``[batch, rows, ...]``."""
-    exact, x = weights.exact, x.to(weights.exact)
+    exact = weights.exact
+    x = x.to(exact)
     if weights.down_sum is not None:
         x, _ = normalised(x)
     z = activate(activation, _product(x, weights.down.to(exact).mT, weights.down_bias))
