@@ -87,7 +87,7 @@ def forward_kernel(
 ):
     """``out = base + scale * up(act(down(norm(source))))``; a slot of -1 copies the base."""
     _, slot, left, rows, inside = tile_of(slots, offsets, frames, PACKED, BLOCK_FRAMES)
-    begin = tl.program_id(2) * (OUT // SPLITS)
+    begin = 0 if SPLITS == 1 else tl.program_id(2) * (OUT // SPLITS)
     end = begin + OUT // SPLITS
     # A packed utterance may be shorter than the longest: then there is nothing to do here.
     if left:
