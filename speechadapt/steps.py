@@ -116,11 +116,14 @@ class Step:
         return made[self.site.name]
 
     def _alike(self) -> list[str]:
-        """Sites where the same adapters of the call are, with tensors of the same shapes."""
+        """The same place in all layers of the stack where the same adapters of the call are, with
+        tensors of the same shapes."""
 
         def kind(name: str) -> tuple[Any, ...]:
             shapes = [(key, t.shape) for key, t in self.adapter.tensors[name].items()]
-            return (*shapes, *(name in adapter.tensors for adapter in self.call.adapters))
+            stack, _, *point = name.split(".")
+            here = (name in adapter.tensors for adapter in self.call.adapters)
+            return (stack, *point, *shapes, *here)
 
         wanted = kind(self.site.name)
         return [name for name in self.adapter.tensors if kind(name) == wanted]

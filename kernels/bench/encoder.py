@@ -64,6 +64,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--predict", action="store_true", help="floors of an H200 alone")
     args = parser.parse_args()
+    if args.predict and "tiny" in args.models:
+        parser.error("--predict is for models that there are, not for tiny")
     if args.predict:
         print("| encoder | batch | positions | frozen (ms) | fused |\n|---|---|---|---|---|")
         for name in args.models:

@@ -33,11 +33,11 @@ step() {
 # tests N SECONDS PATH: its tests in N processes, each a step; most of the time goes into compiling.
 tests() {
   local limit=$2
-  $python -m pytest -q -p no:cacheprovider --collect-only "$3" 2>"$out/tests.err" | grep :: >"$out/tests.txt"
+  step collect 30 $python -m pytest -q -p no:cacheprovider --collect-only "$3"
   rm -f "$out"/tests-*
-  split -n "r/$1" -a 1 "$out/tests.txt" "$out/tests-"
+  grep :: "$out/collect.txt" | split -n "r/$1" -a 1 - "$out/tests-"
   for part in "$out"/tests-?; do
-    step "${part##*/}" "$limit" xargs -d '\n' -a "$part" $python -m pytest -q -p no:cacheprovider &
+    step "${part##*/}" "$limit" xargs -r -d '\n' -a "$part" $python -m pytest -q -p no:cacheprovider &
   done
 }
 
@@ -63,8 +63,8 @@ else
   arch=$($python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || exit 2
   step doctor 20 $python -m speechadapt.cli.main doctor
   # Nothing is timed here, so all at once; they also fill Triton's cache for what is timed below.
-  step gate 150 $python $bench/gate.py --arch "$arch" --jobs 4 &
-  tests 8 150 tests/speechadapt_kernels
+  step gate 140 $python $bench/gate.py --arch "$arch" --jobs 4 &
+  tests 8 140 tests/speechadapt_kernels
   for model in whisper-base "whisper-small, wav2vec2-base" whisper-large-v3; do
     step "check-${model%%,*}" 150 $triton $python $bench/run.py --rounds 0 --models "$model" \
       --batches 2 --frames 50 1500 --out "$out/check-${model%%,*}.csv" &
@@ -83,7 +83,7 @@ else
   step tune 95 $triton $python $bench/tune.py --seconds 80 --jobs "$(nproc)" \
     --out "$plans/sm$arch.json"
   [ -e "$plans/sm$arch.json" ] && cp "$plans/sm$arch.json" "$out"
-  step operators 115 $triton $python $bench/run.py --seconds 100 --batches 8 1 32 --frames 1500 50 \
+  step operators 110 $triton $python $bench/run.py --seconds 100 --batches 8 1 32 --frames 1500 50 \
     --models whisper-base "whisper-small, wav2vec2-base" whisper-large-v3 --out "$out/operators.csv"
   step encoders 60 $python $bench/encoder.py
 fi

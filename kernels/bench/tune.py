@@ -116,7 +116,12 @@ def candidates(row: Row) -> list[Tiles]:
     choices = (heights, dims, {4, 8}, {2, 3}, shared)
     own = vars(row.tiles).values()
     wanted = (sorted(values | {mine}) for values, mine in zip(choices, own, strict=True))
-    found = itertools.starmap(Tiles, itertools.product(*wanted))
+    found = [
+        tiles
+        for tiles in itertools.starmap(Tiles, itertools.product(*wanted))
+        # Others are launched with fewer columns than the gate compiles.
+        if gate.CONSTANTS["DIM"] // tiles.splits % tiles.dim == 0
+    ]
     there = vars(row.tiles).items()
     distances = {tiles: sum(getattr(tiles, k) != v for k, v in there) for tiles in found}
     return sorted((t for t, d in distances.items() if d), key=distances.__getitem__)

@@ -54,12 +54,18 @@ def runs_plain(x: Tensor) -> bool:
     """Whether torch itself computes with ``x`` here and now, and keeps the way back.
 
     Then operators need not be called as such, which takes longer than the sums of a few frames. Who
-    only looks on (a compiler, fake tensors, ``meta``) is shown the operator, whole.
+    only looks on (a compiler, who traces, fake tensors, ``meta``) is shown the operator, whole.
 
     Raises:
         ValueError: As :func:`uses_triton`.
     """
-    looked_on = torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor)
+    looked_on = (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or x.is_meta
+        or isinstance(x, FakeTensor)
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
     return not looked_on and not uses_triton(x.device, x.dtype)
 
 

@@ -55,19 +55,27 @@ def by_run(
         slots: Adapter of each utterance.
         offsets: Where each begins, if they are packed.
         adapted: From rows of both and a slot: those of the base as that adapter leaves them.
+
+    Raises:
+        ValueError: Offsets leave frames out.
     """
+    if not len(slots):
+        return base.clone()
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
     parts = [
         # What comes out is never what went in, not even where nobody has an adapter.
         past[span].clone() if slot < 0 else adapted(rows[span], past[span], slot)
         for slot, span in runs(source, slots, offsets)
     ]
-    return joined(parts).view(base.shape)
+    out = joined(parts)
+    if len(out) != len(past):
+        raise ValueError(f"offsets are of {len(out)} frames, and there are {len(past)}")
+    return out.view(base.shape)
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """One behind the other; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    """One behind the other, contiguous; a single one that is so is not copied."""
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts).contiguous()
 
 
 def neighbours(slots: Tensor) -> Iterator[tuple[int, slice]]:

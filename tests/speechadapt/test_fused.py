@@ -33,7 +33,7 @@ CONFIGS = {
 
 
 def outputs(monkeypatch, waves, config, kernels, train=False):
-    """Decoder states of a mixed batch, or gradients, and how often the operator ran."""
+    """Decoder states of a mixed batch, or gradients, and for how many sites weights were folded."""
     monkeypatch.setenv("SPEECHADAPT_KERNELS", "torch")  # features have tests of their own
     model = SpeechModel(WhisperBackbone(tiny_whisper(torch.float32)))
     narrow = replace(config, **{config.width: 3}) if config.width else config

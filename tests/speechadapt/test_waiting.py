@@ -100,7 +100,6 @@ def test_weights_of_all_layers_are_folded_at_once(monkeypatch, config, routes):
         first, second = passes(monkeypatch, layers, config, routes, None)
         assert any("speechadapt" in name for name in second.names)
         more.append(len(first.names) - len(second.names))
-    print("MORE", more)
     assert more[0] == more[1] < 50
 
 

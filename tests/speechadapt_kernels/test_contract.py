@@ -209,6 +209,22 @@ def test_again_and_whatever_lies_where(operators, kind, dtype):
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
+def test_frames_of_one_adapter_may_lie_in_columns(operators, kind):
+    """As a convolution gives them; what comes out lies in rows, for a compiler too."""
+    operator = kind(torch.float32, 64, 16)
+    x, base, slots = batch(operator, 5, [1, 1], torch.float32)
+    wanted = operator.run(x, base, slots)
+    columns = [t.mT.contiguous().mT for t in (x, base)]
+    found = operator.run(*columns, slots)
+    assert found.is_contiguous() and difference(found, wanted) < 1e-6
+    torch._dynamo.reset()
+    flat = torch.compile(
+        lambda *states: operator.run(*states, slots).view(-1), fullgraph=True, backend="aot_eager"
+    )
+    assert difference(flat(*columns), wanted.view(-1)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
 def test_compiled_without_a_break(operators, kind):
     operator = kind(torch.float32, 64, 16)
     x, base, slots = batch(operator, 5, [2, -1], torch.float32)

@@ -4,8 +4,10 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from operating import DEVICE, DTYPES, MOST, adapters, difference, each, randn, states
+from operating import DEVICE, DTYPES, MOST, adapters, difference, each, leaves_of, randn, states
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from speechadapt_kernels import plan
 from speechadapt_kernels.bottleneck.folded import fold
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
@@ -213,3 +215,66 @@ def test_shapes_that_do_not_go_together_are_refused(shape, slots, offsets, words
     offsets = None if offsets is None else torch.tensor(offsets)
     with pytest.raises(ValueError, match=words):
         fused_bottleneck(torch.zeros(shape), folded, torch.tensor(slots), "gelu", offsets=offsets)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Sums of torch, which operators are not called for as such."""
+    monkeypatch.setenv("SPEECHADAPT_KERNELS", "torch")
+
+
+def folded_pair():
+    return fold(adapters(2, 16, 64, dtype=torch.float32), torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_who_traces_is_shown_the_operator(plain):
+    """Slots are no constants of a trace."""
+    x, folded = states(2, 5, 64, seed=1).float(), folded_pair()
+
+    def call(x, slots):
+        return fused_bottleneck(x, folded, slots, "gelu")
+
+    first, then = (torch.tensor(slots, dtype=torch.int32) for slots in ([0, -1], [-1, 1]))
+    for traced in (torch.jit.trace(call, (x, first)), make_fx(call)(x, first)):
+        assert torch.equal(traced(x, then), call(x, then))
+
+
+def test_whom_nobody_adapts_leads_to_the_weights(plain):
+    folded = folded_pair()
+    folded.down.requires_grad_(True)
+    x = states(2, 5, 64, seed=1).float()
+    out = fused_bottleneck(x, folded, torch.tensor([-1, -1]), "gelu")
+    (gradient,) = torch.autograd.grad(out.sum(), folded.down)
+    assert torch.equal(out, x) and not gradient.any()
+
+
+def test_empty_batches(plain):
+    nobody = torch.tensor([], dtype=torch.int32)
+    assert fused_bottleneck(torch.zeros(0, 5, 64), folded_pair(), nobody, "gelu").shape == (
+        0,
+        5,
+        64,
+    )
+    offsets = torch.tensor([0], dtype=torch.int32)
+    packed = fused_bottleneck(torch.zeros(0, 64), folded_pair(), nobody, "gelu", offsets=offsets)
+    assert packed.shape == (0, 64)
+
+
+def test_offsets_that_leave_frames_out(plain):
+    offsets, slots = (torch.tensor(each, dtype=torch.int32) for each in ([0, 2, 5], [0, 1]))
+    with pytest.raises(ValueError, match="offsets are of 5 frames, and there are 7"):
+        fused_bottleneck(torch.zeros(7, 64), folded_pair(), slots, "gelu", offsets=offsets)
+
+
+def test_together_and_apart(plain, monkeypatch):
+    """Utterances of several adapters in one product, or one after the other: gradients as well."""
+    slots = torch.tensor([1, 0, 1], dtype=torch.int32)
+    x, found = states(3, 5, 64, seed=1).float(), []
+    for from_bytes in (0, 1 << 30):
+        monkeypatch.setattr(plan, "apart_from", lambda least=from_bytes: least)
+        weights, leaves = leaves_of(adapters(2, 16, 64, dtype=torch.float32))
+        out = fused_bottleneck(x, fold(weights, torch.float32), slots, "gelu", 0.5)
+        found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        assert difference(one, other) < 1e-6

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from speechadapt_kernels.norm import normalised
 from speechadapt_kernels.plan import runs_apart
 
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
-_KEPT = torch.contiguous_format  # what comes out lies as the operator says, whatever goes in
+_KEPT = torch.contiguous_format  # gradients lie as the operator says, whatever goes in
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,20 @@ class FoldedBottleneck:
         """What is computed in."""
         return torch.float32 if self.down.dtype.itemsize < 4 else self.down.dtype
 
-    def of(self, slots: int | Tensor) -> FoldedBottleneck:
-        """The weights of one slot, or of each utterance's, without or with a first axis."""
-        return FoldedBottleneck(
-            self.down[slots],
-            None if self.down_sum is None else self.down_sum[slots],
-            None if self.down_bias is None else self.down_bias[slots],
-            self.up[slots],
-            None if self.up_bias is None else self.up_bias[slots],
-            self.rank,
-            self.slices,
-        )
+    def of(self, slots: Tensor) -> FoldedBottleneck:
+        """The weights of each utterance's slot."""
+        held = (self.down, self.down_sum, self.down_bias, self.up, self.up_bias)
+        mine: list[Any] = [None if tensor is None else tensor[slots] for tensor in held]
+        return FoldedBottleneck(*[*mine, self.rank, self.slices])
+
+    def apart(self) -> list[FoldedBottleneck]:
+        """Each slot's weights, without the first axis. The gradient of an index would be as large
+        as all of them."""
+        held = (self.down, self.down_sum, self.down_bias, self.up, self.up_bias)
+        count = len(self.down)
+        parts: list[Any] = [[None] * count if t is None else t.unbind() for t in held]
+        each = zip(*parts, strict=True)
+        return [FoldedBottleneck(*[*mine, self.rank, self.slices]) for mine in each]
 
 
 def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
@@ -188,10 +192,11 @@ def forward(
 ) -> Tensor:
     """The fused operator in torch, which can differentiate it."""
     if offsets is None and _together(source, slots):
-        return _adapted(source, base, weights.of(slots), activation, scale)
+        return _adapted(source, base, weights.of(slots), activation, scale).contiguous()
+    each = weights.apart()
 
     def adapted(rows: Tensor, past: Tensor, slot: int) -> Tensor:
-        return _adapted(rows, past, weights.of(slot), activation, scale)
+        return _adapted(rows, past, each[slot], activation, scale)
 
     return by_run(source, base, slots, offsets, adapted)
 

@@ -47,7 +47,8 @@ def fused_bottleneck(
     check_arithmetic(source, weights.down, activation)
     origin = source if base is None else base
     _check_widths(source, origin, weights)
-    if runs_plain(source):
+    # Where nobody has an adapter, the operator is what still leads to the weights.
+    if runs_plain(source) and max(slots.tolist(), default=-1) >= 0:
         return folded.forward(source, origin, slots, weights, activation, scale, offsets)
     return _forward(
         source,
@@ -99,8 +100,7 @@ def _forward(
 
         return launch.forward(source, base, slots, weights, activation, scale, offsets, longest)
     origin = source if base is None else base
-    out = folded.forward(source, origin, slots, weights, activation, scale, offsets)
-    return out.contiguous()
+    return folded.forward(source, origin, slots, weights, activation, scale, offsets)
 
 
 @_forward.register_fake

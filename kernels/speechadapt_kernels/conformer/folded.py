@@ -108,6 +108,8 @@ def forward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The fused operator in torch."""
+    if not len(slots):
+        return base.clone(), state.clone()
     parts, after = [], []
     for slot, mine in neighbours(slots):
         if slot < 0:
@@ -117,12 +119,17 @@ def forward(
             one = _of(weights, slot)
             delta, seen = _adapted(source[mine], one, state[mine])
             parts.append(torch.add(base[mine], delta, alpha=scale).to(base.dtype))
-            after.append(seen[:, source.shape[1] :].to(state.dtype))
+            # Not a part of what holds all frames.
+            after.append(seen[:, source.shape[1] :].to(state.dtype, copy=True))
     return joined(parts), joined(after)
 
 
 def _adapted(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
-    """What one adapter adds to states, and the gated values behind the state before them."""
+    """What one adapter adds to states, and the gated values behind the state before them.
+
+    The sums of :func:`_passed` for utterances that share their weights: no copies of those, and
+    nothing is kept.
+    """
     exact, width = weights.up_bias.dtype, weights.conv.shape[-1]
     down = torch.cat((weights.value, weights.gate)).to(exact)
     bias = torch.cat((weights.value_bias, weights.gate_bias))
