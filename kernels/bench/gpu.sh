@@ -66,13 +66,13 @@ else
   step gate 140 $python $bench/gate.py --arch "$arch" --jobs 4 &
   tests 8 140 tests/speechadapt_kernels
   for model in whisper-base "whisper-small, wav2vec2-base" whisper-large-v3; do
-    step "check-${model%%,*}" 150 $triton $python $bench/run.py --rounds 0 --models "$model" \
+    step "check-${model%%,*}" 140 $triton $python $bench/run.py --rounds 0 --models "$model" \
       --batches 2 --frames 50 1500 --out "$out/check-${model%%,*}.csv" &
   done
   if command -v compute-sanitizer >/dev/null; then
-    step memcheck 150 $triton PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
+    step memcheck 140 $triton PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
       --error-exitcode 1 $python $check --out "$out/memcheck.csv" &
-    step racecheck 150 $triton compute-sanitizer --tool racecheck \
+    step racecheck 140 $triton compute-sanitizer --tool racecheck \
       --error-exitcode 1 $python $check --out "$out/racecheck.csv" &
   else
     echo "| sanitizer | not installed: memory accesses were not looked at | 0 |" |
