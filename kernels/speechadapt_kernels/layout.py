@@ -25,19 +25,23 @@ def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[in
 
     Reads slots and offsets, so a GPU is waited for: for the torch forms alone.
     """
-    if offsets is None:
-        bounds = [place * x.shape[1] for place in range(len(slots) + 1)]
-    else:
-        bounds = offsets.tolist()
+    bounds = _bounds(x, slots, offsets)
     for place, slot in enumerate(slots.tolist()):
         yield place, slot, slice(bounds[place], bounds[place + 1])
 
 
 def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, slice]]:
     """Of neighbours with one adapter: their slot, and their rows together, as :func:`spans`."""
-    for slot, same in itertools.groupby(spans(x, slots, offsets), key=lambda each: each[1]):
-        rows = [span for *_, span in same]
-        yield slot, slice(rows[0].start, rows[-1].stop)
+    bounds = _bounds(x, slots, offsets)
+    for slot, mine in neighbours(slots):
+        yield slot, slice(bounds[mine.start], bounds[mine.stop])
+
+
+def _bounds(x: Tensor, slots: Tensor, offsets: Tensor | None) -> list[int]:
+    """Rows where each utterance begins, and where the last ends."""
+    if offsets is not None:
+        return [int(row) for row in offsets.tolist()]
+    return [place * x.shape[1] for place in range(len(slots) + 1)]
 
 
 def by_run(

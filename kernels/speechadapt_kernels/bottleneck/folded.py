@@ -192,13 +192,13 @@ def forward(
 ) -> Tensor:
     """The fused operator in torch, which can differentiate it."""
     if offsets is None and _together(source, slots):
-        return _adapted(source, base, weights.of(slots), activation, scale).contiguous()
+        return adapted(source, base, weights.of(slots), activation, scale).contiguous()
     each = weights.apart()
 
-    def adapted(rows: Tensor, past: Tensor, slot: int) -> Tensor:
-        return _adapted(rows, past, each[slot], activation, scale)
+    def mine(rows: Tensor, past: Tensor, slot: int) -> Tensor:
+        return adapted(rows, past, each[slot], activation, scale)
 
-    return by_run(source, base, slots, offsets, adapted)
+    return by_run(source, base, slots, offsets, mine)
 
 
 def _together(source: Tensor, slots: Tensor) -> bool:
@@ -209,10 +209,18 @@ def _together(source: Tensor, slots: Tensor) -> bool:
     return len(used) > 1 and min(used) >= 0
 
 
-def _adapted(
+def adapted(
     x: Tensor, past: Tensor, weights: FoldedBottleneck, activation: str, scale: float
 ) -> Tensor:
-    """``past`` and what adapters make of ``x``, each ``[rows, ...]`` or ``[batch, rows, ...]``."""
+    """``past`` and what adapters make of ``x``, one of all rows or each of its utterance.
+
+    Args:
+        x: What they read, ``[rows, dim]`` or ``[batch, rows, dim]``.
+        past: What it is added to, ``[rows, out]`` or ``[batch, rows, out]``.
+        weights: Without a first axis, or with one as long as the batch.
+        activation: As the operator takes it.
+        scale: As the operator takes it.
+    """
     exact = weights.exact
     x = x.to(exact)
     if weights.down_sum is not None:

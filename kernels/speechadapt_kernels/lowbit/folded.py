@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.activations import activate
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, fold, padded_width
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, padded_width
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
 from speechadapt_kernels.layout import by_run
 from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
-from speechadapt_kernels.norm import EPSILON
 
 
 @dataclass(frozen=True)
@@ -121,26 +119,22 @@ def forward(
     offsets: Tensor | None,
 ) -> Tensor:
     """The operator in torch, which widens the matrices of one adapter at a time."""
+    exact = torch.promote_types(source.dtype, torch.float32)
 
-    def adapted(rows: Tensor, past: Tensor, slot: int) -> Tensor:
-        return _adapted(rows, past, weights, slot, activation, scale)
+    def mine(rows: Tensor, past: Tensor, slot: int) -> Tensor:
+        return adapted(rows, past, _of(weights, slot, exact), activation, scale)
 
-    return by_run(source, base, slots, offsets, adapted)
+    return by_run(source, base, slots, offsets, mine)
 
 
-def _adapted(
-    x: Tensor, past: Tensor, weights: FoldedLowBit, slot: int, activation: str, scale: float
-) -> Tensor:
-    """``past`` and what one adapter makes of ``x``, ``[rows, dim]``."""
-    exact = torch.promote_types(x.dtype, torch.float32)
-    x = x.to(exact)
-    if weights.norm_weight is not None:
-        norm = weights.norm_weight[slot].to(exact)
-        x = F.layer_norm(x, x.shape[-1:], norm, torch.zeros_like(norm), EPSILON)
+def _of(weights: FoldedLowBit, slot: int, exact: torch.dtype) -> FoldedBottleneck:
+    """The weights of one slot in that type, without the first axis."""
     down, up = (matrix.of(slot).widened().to(exact) for matrix in (weights.down, weights.up))
-    z = activate(activation, F.linear(x, down, weights.down_bias[slot].to(exact)))
-    delta = F.linear(z, up.mT, weights.up_bias[slot].to(exact))
-    return torch.add(past, delta, alpha=scale).to(past.dtype)
+    if weights.norm_weight is not None:
+        down = down * weights.norm_weight[slot]
+    sums = None if weights.down_sum is None else weights.down_sum[slot]
+    down_bias, up_bias = (bias[slot].to(exact) for bias in (weights.down_bias, weights.up_bias))
+    return FoldedBottleneck(down, sums, down_bias, up, up_bias, len(down))
 
 
 def widened(weights: FoldedLowBit, dtype: torch.dtype) -> FoldedBottleneck:
