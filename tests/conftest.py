@@ -131,6 +131,12 @@ def operators(request, monkeypatch) -> str:
     return request.param
 
 
+@pytest.fixture
+def plain(monkeypatch) -> None:
+    """Sums of torch, which operators are not called for as such."""
+    monkeypatch.setenv("SPEECHADAPT_KERNELS", "torch")
+
+
 def _poisoned(make):
     def made(*args, **settings):
         tensor = make(*args, **settings)

@@ -15,6 +15,7 @@ from torch import Tensor
 from speechadapt_kernels.bottleneck.folded import fold, fold_average
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
+from speechadapt_kernels.lowbit.codes import from_codes, to_codes
 from speechadapt_kernels.lowbit.folded import fold_lowbit
 from speechadapt_kernels.lowbit.naive import naive_lowbit
 from speechadapt_kernels.lowbit.operator import fused_lowbit
@@ -157,7 +158,7 @@ def trained(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
 
 
 def in_8_bits(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
-    """Matrices in 8 bits; plain PyTorch has the same in the states' type."""
+    """Matrices in 8 bits; plain PyTorch widens its codes at each call as well, or has floats."""
     return _lowbit(shape, device, dtype, 8)
 
 
@@ -170,6 +171,13 @@ def _lowbit(shape: Shape, device: torch.device, dtype: torch.dtype, bits: int) -
     weights, slots = adapters(shape, 1, device), mixed(shape, 1, device)
     plain, folded = each(weights, lambda t: t.to(dtype)), fold_lowbit(weights, bits)
     some = shape.places
+    down, up = to_codes(weights.down[0], bits), to_codes(weights.up[0], bits)
+
+    def eager(x: Tensor) -> Tensor:
+        matrices = (from_codes(*coded, bits).to(dtype)[None] for coded in (down, up))
+        return apply(
+            x, replace(plain, **dict(zip(("down", "up"), matrices, strict=True))), 0, SCALE
+        )
 
     def wanted(x: Tensor) -> tuple[Tensor]:
         exact = each(weights, Tensor.double)
@@ -180,7 +188,8 @@ def _lowbit(shape: Shape, device: torch.device, dtype: torch.dtype, bits: int) -
     return Problem(
         {
             "fused": lambda x: fused_lowbit(x, folded, slots, "gelu", SCALE),
-            "eager": lambda x: apply(x, plain, 0, SCALE),
+            "eager": eager,
+            "floats": lambda x: apply(x, plain, 0, SCALE),
         },
         lambda seed: (states(shape, device, dtype, seed),),
         wanted,

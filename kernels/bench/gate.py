@@ -107,7 +107,7 @@ TYPES = {
     **dict.fromkeys(("means", "mean_out", "values", "loudest_in"), "*fp32"),
     **dict.fromkeys(("reading_bias", "direct", "constant", "value_bias"), "*fp32"),
     **dict.fromkeys(("score_out", "score_in", "share_out"), "*fp32"),
-    **dict.fromkeys(("value_sum", "gate_sum", "gate_bias", "conv", "conv_bias"), "*fp32"),
+    **dict.fromkeys(("conv", "conv_bias"), "*fp32"),
     **dict.fromkeys(("inner_weight", "inner_bias"), "*fp32"),
     **dict.fromkeys(("down_scale", "down_offset", "up_scale", "up_offset", "norm_weight"), "*fp32"),
     **dict.fromkeys(("waves", "cosines", "sines", "filters", "loudest_out"), "*fp32"),

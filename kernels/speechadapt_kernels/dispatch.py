@@ -69,6 +69,15 @@ def runs_plain(x: Tensor) -> bool:
     return not looked_on and not uses_triton(x.device, x.dtype)
 
 
+def learns(*tensors: Tensor | None) -> bool:
+    """Whether gradients have to find their way back to any of them."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
 def explain(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
     """The path operators take on such a tensor, ``triton`` or ``torch``, and why, in words.
 

@@ -9,15 +9,19 @@ captured CUDA graph can be replayed with others.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from speechadapt_kernels.activations import ACTIVATIONS
+from speechadapt_kernels.plan import rows_at_once
 
 WIDEST_STATES = 2048
+Run = tuple[int, int, int]
+"""Of neighbours with one adapter: their slot, where they begin and where they end."""
+Adapted = Callable[[Tensor, Tensor, int, Tensor | None], Tensor]
+"""See :func:`by_run`."""
 
 
 def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, int, slice]]:
@@ -30,18 +34,19 @@ def spans(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[in
         yield place, slot, slice(bounds[place], bounds[place + 1])
 
 
-def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, slice]]:
-    """Of neighbours with one adapter: their slot, and their rows together, as :func:`spans`."""
+def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> list[Run]:
+    """Runs of rows in ``x.flatten(0, -2)``; reads slots and offsets, as :func:`spans`."""
     bounds = _bounds(x, slots, offsets)
-    for slot, mine in neighbours(slots):
-        yield slot, slice(bounds[mine.start], bounds[mine.stop])
+    return [(slot, bounds[begin], bounds[end]) for slot, begin, end in neighbours(slots)]
 
 
-def _bounds(x: Tensor, slots: Tensor, offsets: Tensor | None) -> list[int]:
+def _bounds(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Sequence[int]:
     """Rows where each utterance begins, and where the last ends."""
     if offsets is not None:
-        return [int(row) for row in offsets.tolist()]
-    return [place * x.shape[1] for place in range(len(slots) + 1)]
+        bounds: list[int] = offsets.tolist()
+        return bounds
+    frames = x.shape[1]
+    return range(0, (slots.shape[0] + 1) * frames, frames) if frames else [0] * (len(slots) + 1)
 
 
 def by_run(
@@ -49,7 +54,8 @@ def by_run(
     base: Tensor,
     slots: Tensor,
     offsets: Tensor | None,
-    adapted: Callable[[Tensor, Tensor, int], Tensor],
+    adapted: Adapted,
+    learns: bool,
 ) -> Tensor:
     """The base with what adapters make of it, those of one adapter together.
 
@@ -58,35 +64,61 @@ def by_run(
         base: What is kept where there is none.
         slots: Adapter of each utterance.
         offsets: Where each begins, if they are packed.
-        adapted: From rows of both and a slot: those of the base as that adapter leaves them.
+        adapted: From rows of both, a slot and where to write: those of the base as that adapter
+            leaves them. Where to write is None = anew.
+        learns: Whether gradients have to find their way back. If not, rows are taken in blocks.
 
     Raises:
         ValueError: Offsets leave frames out.
     """
-    if not len(slots):
-        return base.clone()
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
+    each, count = runs(source, slots, offsets), past.shape[0]
+    first, last = (each[0][1], each[-1][2]) if each else (0, 0)
+    if first or last != count:
+        raise ValueError(f"offsets are of frames {first} … {last}, and there are {count}")
+    if len(each) == 1 and each[0][0] >= 0 and (learns or count <= rows_at_once(past)):
+        made = adapted(rows, past, each[0][0], None)  # uncut: that takes as long as some sums
+        return made.contiguous().view(base.shape)
+    form = _joined if learns else _in_blocks
+    return form(rows, past, each, adapted).view(base.shape)
+
+
+def _joined(rows: Tensor, past: Tensor, each: list[Run], adapted: Adapted) -> Tensor:
+    """One run behind the other. Split, not cut: the gradient of a cut is as large as what it is cut
+    from."""
+    sizes = [end - begin for _, begin, end in each]
     parts = [
         # What comes out is never what went in, not even where nobody has an adapter.
-        past[span].clone() if slot < 0 else adapted(rows[span], past[span], slot)
-        for slot, span in runs(source, slots, offsets)
+        kept.clone() if slot < 0 else adapted(x, kept, slot, None)
+        for (slot, *_), x, kept in zip(each, rows.split(sizes), past.split(sizes), strict=True)
     ]
-    out = joined(parts)
-    if len(out) != len(past):
-        raise ValueError(f"offsets are of {len(out)} frames, and there are {len(past)}")
-    return out.view(base.shape)
+    if all(slot < 0 for slot, *_ in each):
+        parts.append(adapted(rows[:0], past[:0], 0, None))  # leads to the weights
+    return torch.cat(parts).contiguous()
 
 
-def joined(parts: list[Tensor]) -> Tensor:
-    """One behind the other, contiguous; a single one that is so is not copied."""
-    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts).contiguous()
+def _in_blocks(rows: Tensor, past: Tensor, each: list[Run], adapted: Adapted) -> Tensor:
+    """Every run in blocks that the caches hold, written where they belong."""
+    out = torch.empty_like(past, memory_format=torch.contiguous_format)
+    most = rows_at_once(past)
+    for slot, begin, end in each:
+        # As large as each other: what is freed behind one fits the next.
+        blocks = max(1, -(-(end - begin) // most))
+        for index in range(blocks):
+            first, last = (begin + (end - begin) * at // blocks for at in (index, index + 1))
+            if slot < 0:
+                out[first:last] = past[first:last]
+            else:
+                adapted(rows[first:last], past[first:last], slot, out[first:last])
+    return out
 
 
-def neighbours(slots: Tensor) -> Iterator[tuple[int, slice]]:
-    """Of neighbours with one adapter: their slot, and which utterances they are; reads slots."""
-    for slot, same in itertools.groupby(enumerate(slots.tolist()), key=lambda each: each[1]):
-        places = [place for place, _ in same]
-        yield slot, slice(places[0], places[-1] + 1)
+def neighbours(slots: Tensor) -> list[Run]:
+    """Runs of utterances; reads slots."""
+    order = slots.tolist()
+    begins = [place for place, slot in enumerate(order) if not place or slot != order[place - 1]]
+    ends = [*begins[1:], len(order)] if order else []
+    return [(order[begin], begin, end) for begin, end in zip(begins, ends, strict=True)]
 
 
 def by_slot(values: Tensor, slots: Tensor, count: int) -> Tensor:
@@ -159,12 +191,12 @@ def check_layout(x: Tensor, slots: Tensor, offsets: Tensor | None) -> None:
     if slots.dim() != 1 or slots.is_floating_point():
         raise ValueError(f"slots are integers [batch], not {slots.dtype} {list(slots.shape)}")
     if offsets is None:
-        if x.dim() != 3 or len(x) != len(slots):
+        if x.dim() != 3 or x.shape[0] != slots.shape[0]:
             raise ValueError(
                 f"{list(x.shape)} is not [batch, frames, dim] of {len(slots)} slots; packed frames "
                 "need offsets"
             )
-    elif x.dim() != 2 or len(offsets) != len(slots) + 1 or offsets.is_floating_point():
+    elif x.dim() != 2 or offsets.shape[0] != slots.shape[0] + 1 or offsets.is_floating_point():
         raise ValueError(
             f"{list(x.shape)} with offsets {list(offsets.shape)} is not [frames, dim] and "
             f"[batch + 1] of {len(slots)} slots"

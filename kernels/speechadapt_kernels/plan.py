@@ -33,6 +33,7 @@ KERNELS = (
 DEFAULT = "default"
 WIDEST = 256  # bottleneck of all kernels but the plain one's
 _tried: dict[str, Tiles] = {}
+_tried_cpu: list[CpuPlan] = []
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,64 @@ def trying(kernel: str, tiles: Tiles) -> Iterator[None]:
         del _tried[kernel]
 
 
+@dataclass(frozen=True)
+class CpuPlan:
+    """The table ``plans/cpu.json``: how adapters run on a CPU, by what its caches hold.
+
+    Attributes:
+        apart_from_bytes: Of a batch's states, from which several adapters are better run one after
+            the other than in batched products.
+        block_bytes: Of the states that are best taken at once.
+    """
+
+    apart_from_bytes: int
+    block_bytes: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field.name} is {value!r}, expected bytes")
+
+
+def cpu_plan() -> CpuPlan:
+    """The table for CPUs.
+
+    Raises:
+        ValueError: It could not work.
+    """
+    return _tried_cpu[-1] if _tried_cpu else _measured_cpu()
+
+
+@contextmanager
+def trying_cpu(plan: CpuPlan) -> Iterator[None]:
+    """Run so on a CPU whatever the table says: to find out whether it would be better."""
+    _tried_cpu.append(plan)
+    try:
+        yield
+    finally:
+        _tried_cpu.pop()
+
+
+@cache
+def _measured_cpu() -> CpuPlan:
+    return parse_cpu_plan(
+        resources.files(__package__).joinpath("plans", "cpu.json").read_text("utf-8")
+    )
+
+
+def parse_cpu_plan(text: str) -> CpuPlan:
+    """The table for CPUs from what its file holds.
+
+    Raises:
+        ValueError: As :func:`cpu_plan`.
+    """
+    try:
+        return CpuPlan(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"plan cpu: {error}") from None
+
+
 def runs_apart(rows: Tensor) -> bool:
     """Whether adapters of a batch are better run one after the other than in batched products.
 
@@ -208,22 +267,14 @@ def runs_apart(rows: Tensor) -> bool:
         rows: Laid out by adapter, ``[adapters, ...]``. On a CPU a large batch leaves the caches
             between two operators; one adapter's share of it does not.
     """
-    return rows.device.type == "cpu" and rows.nbytes >= apart_from()
+    return rows.device.type == "cpu" and rows.nbytes >= cpu_plan().apart_from_bytes
 
 
-@cache
-def apart_from() -> int:
-    """Bytes of a batch's states from which on a CPU runs its adapters one after the other, by the
-    table ``plans/cpu.json``.
-
-    Raises:
-        ValueError: It could not work.
-    """
-    text = resources.files(__package__).joinpath("plans", "cpu.json").read_text("utf-8")
-    plan = json.loads(text)
-    if list(plan) != ["apart_from_bytes"] or type(plan["apart_from_bytes"]) is not int:
-        raise ValueError(f"plan cpu: {text.strip()} is not apart_from_bytes with an integer")
-    return int(plan["apart_from_bytes"])
+def rows_at_once(rows: Tensor) -> int:
+    """How many of ``rows`` (``[rows, dim]``) are best taken at once: as many as the caches hold."""
+    if rows.device.type != "cpu":
+        return max(1, len(rows))
+    return max(1, cpu_plan().block_bytes // max(1, rows.shape[-1] * rows.itemsize))
 
 
 def measured(device: torch.device) -> bool:

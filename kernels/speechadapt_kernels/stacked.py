@@ -131,20 +131,33 @@ def vector(x: Tensor) -> Tensor:
     return x[:, None, None]
 
 
-def add_linear(base: Tensor, x: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
-    """``base + scale * linear(x, weight)``, the sum made inside the product.
+def add_linear(
+    base: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scale: float = 1.0,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """``base + scale * linear(x, weight, bias)``, the sum made inside the product.
 
     Args:
         base: ``[adapters, rows, frames, out]``.
         x: ``[adapters, rows, frames, in]``.
         weight: ``[adapters, out, in]``.
         scale: Factor of the product.
+        bias: ``[adapters, out]``.
     """
     if weight.shape[0] == 1:
-        flat = base.flatten(0, 2).addmm(x.flatten(0, 2), weight.squeeze(0).mT, alpha=scale)
-    else:
-        flat = base.flatten(1, 2).baddbmm(x.flatten(1, 2), weight.mT, alpha=scale)
-    return flat.view(base.shape)
+        flat, rows, matrix = base.flatten(0, 2), x.flatten(0, 2), weight.squeeze(0).mT
+        if bias is None:
+            return flat.addmm(rows, matrix, alpha=scale).view(base.shape)
+        made = torch.add(flat, bias.squeeze(0), alpha=scale)
+        return made.addmm_(rows, matrix, alpha=scale).view(base.shape)
+    flat, rows = base.flatten(1, 2), x.flatten(1, 2)
+    if bias is None:
+        return flat.baddbmm(rows, weight.mT, alpha=scale).view(base.shape)
+    made = torch.add(flat, bias[:, None], alpha=scale)
+    return made.baddbmm_(rows, weight.mT, alpha=scale).view(base.shape)
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor, causal: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from speechadapt.errors import ConfigError
 from speechadapt.optional import torchaudio
 from speechadapt_kernels.catalogue import OPERATORS
 from speechadapt_kernels.dispatch import VARIABLE, choice, explain
-from speechadapt_kernels.plan import apart_from
+from speechadapt_kernels.plan import cpu_plan
 
 _WIDEST = max(len(operator.name) for operator in OPERATORS)
 _LIBRARIES = ("torch", "transformers", "torchaudio", "triton", "librosa", "soundfile", "peft")
@@ -93,7 +93,7 @@ def _paths(device: torch.device) -> list[str]:
             for (path, why), dtypes in taken.items()
         )
     if device.type == "cpu":
-        megabytes = apart_from() / 1e6
+        megabytes = cpu_plan().apart_from_bytes / 1e6
         lines.append(
             "several adapters in a batch: in batched products; one after the other from "
             f"{megabytes:.1f} MB of states on (plan cpu)"

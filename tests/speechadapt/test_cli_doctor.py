@@ -9,7 +9,7 @@ import torch
 import speechadapt_kernels
 from speechadapt.cli.main import main
 from speechadapt_kernels.catalogue import OPERATORS
-from speechadapt_kernels.plan import apart_from
+from speechadapt_kernels.plan import cpu_plan
 
 
 def test_no_operator_is_forgotten():
@@ -50,7 +50,7 @@ def test_path_and_reason(asked, interpreted, expected, monkeypatch, capsys):
     for line in expected:
         assert line in out
     assert all(operator.name in out for operator in OPERATORS)
-    assert f"one after the other from {apart_from() / 1e6:.1f} MB" in out
+    assert f"one after the other from {cpu_plan().apart_from_bytes / 1e6:.1f} MB" in out
 
 
 def test_what_cannot_be_is_told(monkeypatch, capsys):

@@ -26,7 +26,7 @@ from speechadapt_kernels.lora.operator import fold_lora, fused_lora
 from speechadapt_kernels.lowbit.folded import fold_lowbit
 from speechadapt_kernels.lowbit.naive import naive_lowbit
 from speechadapt_kernels.lowbit.operator import fused_lowbit
-from speechadapt_kernels.plan import Tiles, read_plan, trying
+from speechadapt_kernels.plan import CpuPlan, Tiles, read_plan, trying, trying_cpu
 
 SHARES = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
 COUNT = len(SHARES)  # adapters
@@ -206,6 +206,20 @@ def test_again_and_whatever_lies_where(operators, kind, dtype):
     strided = torch.stack([slots, torch.full_like(slots, 1)], 1)[:, 0]
     turned = operator.run(*views, strided)
     assert torch.equal(turned, first) and turned.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_in_blocks_on_a_cpu(plain, kind, dtype):
+    """As many frames at a time as the plan says, and nothing written into what went in."""
+    operator = kind(dtype, 64, 16)
+    x, base, slots = batch(operator, 20, [2, 2, -1, 0], dtype)
+    kept, wanted = (x.clone(), base.clone()), operator.run(x, base, slots)
+    for size in (1, 7 * base.shape[-1] * base.itemsize, 1 << 30):
+        with trying_cpu(CpuPlan(1, size)):
+            found = operator.run(x, base, slots)
+        assert difference(found, wanted) < MOST[dtype]
+        assert torch.equal(x, kept[0]) and torch.equal(base, kept[1])
 
 
 @pytest.mark.parametrize("kind", OPERATORS)

@@ -7,10 +7,10 @@ import torch
 from operating import DEVICE, DTYPES, MOST, adapters, difference, each, leaves_of, randn, states
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from speechadapt_kernels import plan
 from speechadapt_kernels.bottleneck.folded import fold
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
+from speechadapt_kernels.plan import CpuPlan, trying_cpu
 
 CASES = [
     # batch, frames, dim, width, slots, norm, activation
@@ -217,12 +217,6 @@ def test_shapes_that_do_not_go_together_are_refused(shape, slots, offsets, words
         fused_bottleneck(torch.zeros(shape), folded, torch.tensor(slots), "gelu", offsets=offsets)
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Sums of torch, which operators are not called for as such."""
-    monkeypatch.setenv("SPEECHADAPT_KERNELS", "torch")
-
-
 def folded_pair():
     return fold(adapters(2, 16, 64, dtype=torch.float32), torch.float32)
 
@@ -263,18 +257,32 @@ def test_empty_batches(plain):
 
 def test_offsets_that_leave_frames_out(plain):
     offsets, slots = (torch.tensor(each, dtype=torch.int32) for each in ([0, 2, 5], [0, 1]))
-    with pytest.raises(ValueError, match="offsets are of 5 frames, and there are 7"):
+    with pytest.raises(ValueError, match="offsets are of frames 0 … 5, and there are 7"):
         fused_bottleneck(torch.zeros(7, 64), folded_pair(), slots, "gelu", offsets=offsets)
 
 
-def test_together_and_apart(plain, monkeypatch):
+def test_together_and_apart(plain):
     """Utterances of several adapters in one product, or one after the other: gradients as well."""
     slots = torch.tensor([1, 0, 1], dtype=torch.int32)
     x, found = states(3, 5, 64, seed=1).float(), []
-    for from_bytes in (0, 1 << 30):
-        monkeypatch.setattr(plan, "apart_from", lambda least=from_bytes: least)
-        weights, leaves = leaves_of(adapters(2, 16, 64, dtype=torch.float32))
-        out = fused_bottleneck(x, fold(weights, torch.float32), slots, "gelu", 0.5)
-        found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for from_bytes in (1, 1 << 30):
+        with trying_cpu(CpuPlan(from_bytes, 1 << 20)):
+            weights, leaves = leaves_of(adapters(2, 16, 64, dtype=torch.float32))
+            out = fused_bottleneck(x, fold(weights, torch.float32), slots, "gelu", 0.5)
+            found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
     for one, other in zip(*found, strict=True):
         assert difference(one, other) < 1e-6
+
+
+def test_weights_that_begin_to_learn(plain):
+    """Nothing of a call without gradients is left in the way of one with them."""
+    x, slots, folded = states(2, 5, 64, seed=1).float(), torch.tensor([0, 0]), folded_pair()
+    with torch.inference_mode():
+        first = fused_bottleneck(x, folded, slots, "gelu")
+    folded.up.requires_grad_(True)
+    out = fused_bottleneck(x, folded, slots, "gelu")
+    (gradient,) = torch.autograd.grad(out.sum(), folded.up)
+    assert torch.equal(out, first) and gradient[0].any() and not gradient[1].any()
+    with torch.no_grad():
+        folded.up.zero_()
+        assert not torch.equal(fused_bottleneck(x, folded, slots, "gelu"), first)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from speechadapt_kernels.plan import KERNELS, parse_plan, read_plan, runs_apart, tiles_for
+from speechadapt_kernels.plan import (
+    KERNELS,
+    CpuPlan,
+    parse_cpu_plan,
+    parse_plan,
+    read_plan,
+    rows_at_once,
+    runs_apart,
+    tiles_for,
+    trying_cpu,
+)
 
 TILES = {"frames": 16, "dim": 64, "warps": 4, "stages": 2}
 
@@ -73,3 +83,25 @@ def test_large_batches_on_a_cpu_run_one_adapter_after_the_other():
     small, large = torch.empty(2, 1, 50, 512), torch.empty(16, 1, 1500, 512)
     assert not runs_apart(small) and runs_apart(large)
     assert not runs_apart(large.to("meta"))  # a GPU is better filled
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"apart_from_bytes": 0, "block_bytes": 1}', "apart_from_bytes is 0, expected bytes"),
+        ('{"apart_from_bytes": 1, "block_bytes": 2.5}', "block_bytes is 2.5, expected bytes"),
+        ('{"apart_from_bytes": 1}', "block_bytes"),
+        ('{"apart_from_bytes": 1, "block_bytes": 1, "more": 1}', "more"),
+        ("[1", "plan cpu"),
+    ],
+)
+def test_a_plan_for_cpus_that_could_not_work_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_cpu_plan(text)
+
+
+def test_rows_that_are_taken_at_once():
+    with trying_cpu(CpuPlan(1, 4096)):
+        assert rows_at_once(torch.empty(100, 512)) == 2
+        assert rows_at_once(torch.empty(100, 2048)) == 1  # one at least
+        assert rows_at_once(torch.empty(100, 512, device="meta")) == 100

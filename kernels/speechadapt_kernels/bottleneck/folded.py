@@ -10,9 +10,7 @@ drown the rest. So c itself is given none.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +18,18 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
+from speechadapt_kernels.dispatch import learns
 from speechadapt_kernels.layout import by_run, by_slot, spans
 from speechadapt_kernels.norm import normalised
 from speechadapt_kernels.plan import runs_apart
+from speechadapt_kernels.slotted import Slotted
 
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
 _KEPT = torch.contiguous_format  # gradients lie as the operator says, whatever goes in
 
 
 @dataclass(frozen=True)
-class FoldedBottleneck:
+class FoldedBottleneck(Slotted):
     """Weights of the adapters in their slots, as the fused operator reads them.
 
     What they give may be several outputs side by side (slices, as of a fused projection), each
@@ -37,7 +37,7 @@ class FoldedBottleneck:
 
     Attributes:
         down: ``[slots, width, dim]``, the LayerNorm's weight multiplied in; width is the bottleneck
-            padded with zeros to a power of two.
+            padded with zeros to a power of two. It lies as :func:`as_read` says.
         down_sum: Sum of each row of ``down``, ``[slots, width]``; None = no LayerNorm. In float32
             at least, like both biases. Its gradient is in that of ``down``.
         down_bias: ``[slots, width]``, with what the LayerNorm's bias gives; None = no biases.
@@ -60,21 +60,6 @@ class FoldedBottleneck:
         """What is computed in."""
         return torch.float32 if self.down.dtype.itemsize < 4 else self.down.dtype
 
-    def of(self, slots: Tensor) -> FoldedBottleneck:
-        """The weights of each utterance's slot."""
-        held = (self.down, self.down_sum, self.down_bias, self.up, self.up_bias)
-        mine: list[Any] = [None if tensor is None else tensor[slots] for tensor in held]
-        return FoldedBottleneck(*[*mine, self.rank, self.slices])
-
-    def apart(self) -> list[FoldedBottleneck]:
-        """Each slot's weights, without the first axis. The gradient of an index would be as large
-        as all of them."""
-        held = (self.down, self.down_sum, self.down_bias, self.up, self.up_bias)
-        count = len(self.down)
-        parts: list[Any] = [[None] * count if t is None else t.unbind() for t in held]
-        each = zip(*parts, strict=True)
-        return [FoldedBottleneck(*[*mine, self.rank, self.slices]) for mine in each]
-
 
 def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
     """Make what the fused operator reads; gradients flow through.
@@ -89,19 +74,34 @@ def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
     if weights.norm_weight is not None and weights.norm_bias is not None:
         down_bias = down_bias + (down @ weights.norm_bias.to(exact)[..., None]).squeeze(-1)
         down = down * weights.norm_weight.to(exact)[:, None]
-    room = padded_width(down.shape[1]) - down.shape[1]
-    down = F.pad(down, (0, 0, 0, room)).to(dtype)
+    rank = down.shape[1]
+    down = padded(down, 1).to(dtype)
     if weights.norm_weight is not None:
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
         down_sum = down.detach().to(exact).sum(-1)
     return FoldedBottleneck(
-        down.contiguous(),
+        as_read(down),
         down_sum,
-        F.pad(down_bias, (0, room)),
-        F.pad(weights.up.mT, (0, 0, 0, room)).to(dtype).contiguous(),
+        padded(down_bias, 1),
+        padded(weights.up.mT, 1).to(dtype).contiguous(),
         weights.up_bias.to(exact),
-        down.shape[1],
+        rank,
     )
+
+
+def padded(x: Tensor, axis: int) -> Tensor:
+    """With zeros along an axis, up to a width that the operators take."""
+    room = padded_width(x.shape[axis]) - x.shape[axis]
+    behind = -1 - axis if axis < 0 else x.dim() - 1 - axis  # axes
+    return F.pad(x, (0, 0) * behind + (0, room)) if room else x
+
+
+def as_read(down: Tensor) -> Tensor:
+    """A down projection as it is best read: row by row; on a CPU, unless it learns, column by
+    column: products of few rows then take half as long."""
+    if down.device.type == "cpu" and not learns(down):
+        return down.mT.contiguous().mT
+    return down.contiguous()
 
 
 def fold_average(
@@ -121,14 +121,12 @@ def fold_average(
     weighed = replace(weights, up=shares[:, None, None] * weights.up)
     made = fold(weighed, dtype)
     width = made.down.shape[0] * made.down.shape[1]
-    room = padded_width(width) - width
 
     def side_by_side(tensor: Tensor) -> Tensor:
-        together = tensor.flatten(0, 1)
-        return F.pad(together, (0,) * (2 * together.dim() - 1) + (room,))[None].contiguous()
+        return padded(tensor.flatten(0, 1), 0)[None].contiguous()
 
     return FoldedBottleneck(
-        side_by_side(made.down),
+        as_read(side_by_side(made.down)),
         None if made.down_sum is None else side_by_side(made.down_sum),
         None if made.down_bias is None else side_by_side(made.down_bias),
         side_by_side(made.up),
@@ -193,24 +191,30 @@ def forward(
     """The fused operator in torch, which can differentiate it."""
     if offsets is None and _together(source, slots):
         return adapted(source, base, weights.of(slots), activation, scale).contiguous()
-    each = weights.apart()
+    learning = learns(source, base, *weights.tensors)
+    each = weights.apart() if learning else weights.parts
 
-    def mine(rows: Tensor, past: Tensor, slot: int) -> Tensor:
-        return adapted(rows, past, each[slot], activation, scale)
+    def mine(rows: Tensor, past: Tensor, slot: int, out: Tensor | None) -> Tensor:
+        return adapted(rows, past, each[slot], activation, scale, out)
 
-    return by_run(source, base, slots, offsets, mine)
+    return by_run(source, base, slots, offsets, mine, learning)
 
 
 def _together(source: Tensor, slots: Tensor) -> bool:
     """Whether the utterances of a batch are better served by one product than one by one."""
-    if source.device.type != "cpu" or runs_apart(source):
+    if slots.shape[0] < 2 or source.device.type != "cpu" or runs_apart(source):
         return False
     used = set(slots.tolist())
     return len(used) > 1 and min(used) >= 0
 
 
 def adapted(
-    x: Tensor, past: Tensor, weights: FoldedBottleneck, activation: str, scale: float
+    x: Tensor,
+    past: Tensor,
+    weights: FoldedBottleneck,
+    activation: str,
+    scale: float,
+    out: Tensor | None = None,
 ) -> Tensor:
     """``past`` and what adapters make of ``x``, one of all rows or each of its utterance.
 
@@ -220,29 +224,54 @@ def adapted(
         weights: Without a first axis, or with one as long as the batch.
         activation: As the operator takes it.
         scale: As the operator takes it.
+        out: Where to write it; None = anew.
     """
-    exact = weights.exact
-    x = x.to(exact)
+    down, up = weights.down, weights.up
+    if x.dtype.itemsize < 4:
+        x, down, up = (tensor.to(weights.exact) for tensor in (x, down, up))
     if weights.down_sum is not None:
         x, _ = normalised(x)
-    z = activate(activation, _product(x, weights.down.to(exact).mT, weights.down_bias))
-    up = weights.up.to(exact)
-    slices = past.shape[-1] // up.shape[-1]
+    z = activate(activation, _added(weights.down_bias, x, down.mT))
+    each = up.shape[-1]
+    slices = past.shape[-1] // each
     if slices == 1:
-        delta = _product(z, up, weights.up_bias)
-    else:
-        starts = [weights.rank * index for index in range(slices)]
-        mine = [slice(a, b) for a, b in itertools.pairwise([*starts, up.shape[-2]])]
-        delta = torch.cat([z[..., own] @ up[..., own, :] for own in mine], -1)
-        delta = delta if weights.up_bias is None else delta + weights.up_bias[..., None, :]
-    return torch.add(past, delta, alpha=scale).to(past.dtype)
+        return add_up(past, z, up, weights.up_bias, scale, out)
+    parts = []
+    for index in range(slices):
+        begin, wide = weights.rank * index, slice(each * index, each * (index + 1))
+        own = slice(begin, begin + weights.rank if index + 1 < slices else None)
+        bias = None if weights.up_bias is None else weights.up_bias[..., wide]
+        to = None if out is None else out[..., wide]
+        parts.append(add_up(past[..., wide], z[..., own], up[..., own, :], bias, scale, to))
+    return torch.cat(parts, -1) if out is None else out
 
 
-def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+def _added(bias: Tensor | None, x: Tensor, matrix: Tensor) -> Tensor:
     """``x @ matrix + bias``, with one matrix for all or one for each utterance."""
     if matrix.dim() == 2:
         return F.linear(x, matrix.mT, bias)
     return x @ matrix if bias is None else torch.baddbmm(bias[:, None], x, matrix)
+
+
+def add_up(
+    past: Tensor,
+    z: Tensor,
+    up: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    out: Tensor | None,
+) -> Tensor:
+    """``past + scale * (z @ up + bias)``, summed where it is written: what is as wide as the states
+    is touched once less."""
+    if past.dtype != z.dtype:
+        made = add_up(past.to(z.dtype), z, up, bias, scale, None)
+        return made.to(past.dtype) if out is None else out.copy_(made)
+    several = up.dim() == 3
+    if bias is None:
+        product = torch.baddbmm if several else torch.addmm
+        return product(past, z, up, alpha=scale, out=out)
+    made = torch.add(past, bias[:, None] if several else bias, alpha=scale, out=out)
+    return made.baddbmm_(z, up, alpha=scale) if several else made.addmm_(z, up, alpha=scale)
 
 
 def backward(

@@ -47,18 +47,13 @@ def fused_bottleneck(
     check_arithmetic(source, weights.down, activation)
     origin = source if base is None else base
     _check_widths(source, origin, weights)
-    # Where nobody has an adapter, the operator is what still leads to the weights.
-    if runs_plain(source) and max(slots.tolist(), default=-1) >= 0:
+    if runs_plain(source):
         return folded.forward(source, origin, slots, weights, activation, scale, offsets)
     return _forward(
         source,
         base,
         slots,
-        weights.down,
-        weights.down_sum,
-        weights.down_bias,
-        weights.up,
-        weights.up_bias,
+        *weights.tensors,
         weights.rank,
         activation,
         scale,
@@ -70,7 +65,7 @@ def fused_bottleneck(
 def _check_widths(source: Tensor, base: Tensor, weights: FoldedBottleneck) -> None:
     dim, each = weights.down.shape[-1], weights.up.shape[-1]
     out = weights.slices * each
-    if source.shape != (*base.shape[:-1], dim) or base.shape[-1] != out:
+    if source.shape[:-1] != base.shape[:-1] or source.shape[-1] != dim or base.shape[-1] != out:
         raise ValueError(
             f"source {list(source.shape)} and base {list(base.shape)} do not fit projections from "
             f"{dim} and to {out} values"
@@ -155,14 +150,15 @@ def _(
     *_args: Any,
 ) -> list[Tensor]:
     weights = FoldedBottleneck(down, down_sum, down_bias, up, up_bias, rank)
-    below = torch.empty_like(source, memory_format=torch.contiguous_format)
-    return [below, *map(torch.empty_like, _present(weights))]
+    return [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor in (source, *_present(weights))
+    ]
 
 
 def _present(weights: FoldedBottleneck) -> list[Tensor]:
     """Those of its tensors that there are."""
-    each = (weights.down, weights.down_sum, weights.down_bias, weights.up, weights.up_bias)
-    return [tensor for tensor in each if tensor is not None]
+    return [tensor for tensor in weights.tensors if tensor is not None]
 
 
 def bottleneck_gradients(
@@ -184,7 +180,7 @@ def bottleneck_gradients(
     Returns:
         Gradients of the source, with what goes past the adapter if it was the base, and weights.
     """
-    tensors = [weights.down, weights.down_sum, weights.down_bias, weights.up, weights.up_bias]
+    tensors = weights.tensors
     below, *present = _backward(
         gradient.contiguous(),
         source,
@@ -223,8 +219,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         ctx.longest,
     )
     past = None if ctx.same else gradient
-    each = (grads.down, grads.down_sum, grads.down_bias, grads.up, grads.up_bias)
-    return below, past, None, *each, None, None, None, None, None
+    return below, past, None, *grads.tensors, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

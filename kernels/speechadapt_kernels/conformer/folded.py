@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import slope
-from speechadapt_kernels.bottleneck.folded import Projection, padded_width, project
+from speechadapt_kernels.bottleneck.folded import Projection, add_up, as_read, padded, project
 from speechadapt_kernels.conformer.weights import ConformerWeights
-from speechadapt_kernels.layout import by_slot, joined, neighbours
+from speechadapt_kernels.layout import by_slot, neighbours
 from speechadapt_kernels.norm import EPSILON, normalised
+from speechadapt_kernels.plan import rows_at_once
+from speechadapt_kernels.slotted import Slotted
 
 
 @dataclass(frozen=True)
-class FoldedConformer:
+class FoldedConformer(Slotted):
     """Weights of the adapters in their slots.
 
     Channels are padded with zeros to a power of two, the width. Matrices are in the states' type,
     the rest in float32 at least.
 
     Attributes:
-        value: Down projection of the values with the LayerNorm's weight, ``[slots, width, dim]``.
-        gate: That of the gates, same shape.
-        value_sum: Sum of each row of ``value``, ``[slots, width]``; so ``gate_sum``. Its gradient
-            is in that of ``value``.
-        gate_sum: ``[slots, width]``.
-        value_bias: With what the LayerNorm's bias gives, ``[slots, width]``; so ``gate_bias``.
-        gate_bias: ``[slots, width]``.
+        down: Down projections of the values, then of the gates, with the LayerNorm's weight,
+            ``[slots, 2 * width, dim]``. It lies as :func:`as_read` says.
+        down_sum: Sum of each row of ``down``, ``[slots, 2 * width]``. Its gradient is in that of
+            ``down``.
+        down_bias: With what the LayerNorm's bias gives, ``[slots, 2 * width]``.
         conv: Oldest frame first, ``[slots, kernel, width]``.
         conv_bias: ``[slots, width]``; a BatchNorm is folded into it and ``conv``.
         inner_weight: Of a LayerNorm behind the convolution, ``[slots, width]``; None = none.
@@ -40,12 +39,9 @@ class FoldedConformer:
         channels: Without padding: what a LayerNorm averages over.
     """
 
-    value: Tensor
-    gate: Tensor
-    value_sum: Tensor
-    gate_sum: Tensor
-    value_bias: Tensor
-    gate_bias: Tensor
+    down: Tensor
+    down_sum: Tensor
+    down_bias: Tensor
     conv: Tensor
     conv_bias: Tensor
     inner_weight: Tensor | None
@@ -59,20 +55,17 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
     """Make what the fused operator reads, for states of ``dtype``; gradients flow through."""
     exact = torch.promote_types(dtype, torch.float32)
     channels = weights.conv.shape[1]
-    room = padded_width(channels) - channels
 
     def rows(matrix: Tensor) -> Tensor:
-        return F.pad(matrix, (0, 0, 0, room)).to(dtype).contiguous()
+        return padded(matrix, 1).to(dtype).contiguous()
 
     def vector(x: Tensor) -> Tensor:
-        return F.pad(x, (0, room)).to(exact)
+        return padded(x, -1).to(exact)
 
     down = weights.down.double() * weights.norm_weight.double()[:, None]
     shift = (weights.down.double() @ weights.norm_bias.double()[..., None]).squeeze(-1)
-    value, gate = (rows(part) for part in down.split(channels, 1))
-    value_bias, gate_bias = (
-        vector(part) for part in (weights.down_bias.double() + shift).split(channels, 1)
-    )
+    down = as_read(torch.cat([rows(part) for part in down.split(channels, 1)], 1))
+    down_bias = weights.down_bias.double() + shift
     conv, conv_bias = weights.conv.double(), weights.conv_bias.double()
     inner_weight: Tensor | None = vector(weights.inner_weight)
     inner_bias: Tensor | None = vector(weights.inner_bias)
@@ -82,13 +75,10 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
         conv_bias = (conv_bias - weights.mean) * gain + weights.inner_bias
         inner_weight = inner_bias = None
     return FoldedConformer(
-        value,
-        gate,
+        down,
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
-        value.detach().to(exact).sum(-1),
-        gate.detach().to(exact).sum(-1),
-        value_bias,
-        gate_bias,
+        down.detach().to(exact).sum(-1),
+        torch.cat([vector(part) for part in down_bias.split(channels, 1)], 1),
         vector(conv.mT).contiguous(),
         vector(conv_bias),
         inner_weight,
@@ -107,42 +97,45 @@ def forward(
     scale: float,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The fused operator in torch."""
-    if not len(slots):
-        return base.clone(), state.clone()
-    parts, after = [], []
-    for slot, mine in neighbours(slots):
+    """The fused operator in torch, without a way back."""
+    out, after = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (base, state))
+    frames = source.shape[1]
+    most = max(1, rows_at_once(source.flatten(0, -2)) // max(1, frames))  # utterances
+    for slot, begin, end in neighbours(slots):
         if slot < 0:
-            parts.append(base[mine].clone())
-            after.append(torch.zeros_like(state[mine]))
-        else:
-            one = _of(weights, slot)
-            delta, seen = _adapted(source[mine], one, state[mine])
-            parts.append(torch.add(base[mine], delta, alpha=scale).to(base.dtype))
-            # Not a part of what holds all frames.
-            after.append(seen[:, source.shape[1] :].to(state.dtype, copy=True))
-    return joined(parts), joined(after)
+            out[begin:end] = base[begin:end]
+            after[begin:end] = 0
+            continue
+        one = weights.parts[slot]
+        for a in range(begin, end, most):
+            mine = slice(a, min(a + most, end))
+            z, seen = _gated(source[mine], one, state[mine])
+            past, to = (t[mine].flatten(0, -2) for t in (base, out))
+            add_up(past, z.flatten(0, -2), one.up.to(z.dtype), one.up_bias, scale, to)
+            after[mine] = seen[:, frames:]
+    return out, after
 
 
-def _adapted(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
-    """What one adapter adds to states, and the gated values behind the state before them.
+def _gated(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
+    """What the up projection is given, and the gated values behind the state before them.
 
     The sums of :func:`_passed` for utterances that share their weights: no copies of those, and
     nothing is kept.
     """
     exact, width = weights.up_bias.dtype, weights.conv.shape[-1]
-    down = torch.cat((weights.value, weights.gate)).to(exact)
-    bias = torch.cat((weights.value_bias, weights.gate_bias))
     normal, _ = normalised(x.to(exact))
-    seen = torch.cat((state.to(exact), F.glu(F.linear(normal, down, bias), -1)), 1)
-    kernel = weights.conv.mT[:, None]
-    hidden = F.conv1d(seen.mT, kernel, weights.conv_bias, groups=width).mT
+    values = F.glu(F.linear(normal, weights.down.to(exact), weights.down_bias), -1)
+    seen = torch.cat((state.to(exact), values), 1)
+    # Channels lie innermost: as an image of one row, they need not be turned for the convolution.
+    image, kernel = seen.mT[:, :, None], weights.conv.mT[:, None, None]
+    hidden = F.conv2d(image, kernel, weights.conv_bias, groups=width)[:, :, 0].mT
     if weights.inner_weight is not None and weights.inner_bias is not None:
         real = slice(weights.channels)
         inner = weights.inner_weight[real], weights.inner_bias[real]
         hidden = F.layer_norm(hidden[..., real], (weights.channels,), *inner, EPSILON)
-        hidden = F.pad(hidden, (0, width - weights.channels))
-    return F.linear(F.silu(hidden), weights.up.to(exact).mT, weights.up_bias), seen
+        if weights.channels < width:
+            hidden = F.pad(hidden, (0, width - weights.channels))
+    return F.silu(hidden), seen
 
 
 def backward(
@@ -159,7 +152,7 @@ def backward(
     Frames behind the last that has a gradient, such as padding, give none, whatever they hold.
     """
     # Of any adapter where an utterance has none.
-    each, exact = _of(weights, slots.clamp(min=0)), weights.up_bias.dtype
+    each, exact = weights.of(slots.clamp(min=0)), weights.up_bias.dtype
     count, kernel, width = weights.conv.shape
     none = (slots < 0)[:, None, None]
     dy, ds = (d.to(exact).masked_fill(none, 0) for d in (gradient, of_state))
@@ -190,18 +183,13 @@ def backward(
     def summed(parts: Tensor, dtype: torch.dtype = exact) -> Tensor:
         return by_slot(parts, slots, count).to(dtype)
 
-    value, gate = (summed(part, weights.value.dtype) for part in down.split(width, 1))
-    value_bias, gate_bias = (summed(part) for part in both.sum(1).split(width, 1))
     return (
         below.to(source.dtype),
         dseen[:, : kernel - 1].to(state.dtype),
         FoldedConformer(
-            value,
-            gate,
-            torch.zeros_like(weights.value_sum),
-            torch.zeros_like(weights.gate_sum),
-            value_bias,
-            gate_bias,
+            summed(down, weights.down.dtype),
+            torch.zeros_like(weights.down_sum),
+            summed(both.sum(1)),
             summed(conv),
             summed(conv_bias),
             None if inner_weight is None else summed(inner_weight),
@@ -239,10 +227,8 @@ class _Passed:
 
 def _passed(x: Tensor, each: FoldedConformer, state: Tensor) -> _Passed:
     """Of states ``[batch, frames, dim]`` and each utterance's weights."""
-    down = torch.cat((each.value, each.gate), 1).to(x.dtype)
-    projection = project(x, down, torch.cat((each.value_sum, each.gate_sum), 1))
-    bias = torch.cat((each.value_bias, each.gate_bias), 1)
-    values, gates = (projection.hidden + bias[:, None]).chunk(2, -1)
+    projection = project(x, each.down.to(x.dtype), each.down_sum)
+    values, gates = (projection.hidden + each.down_bias[:, None]).chunk(2, -1)
     opened = gates.sigmoid()
     seen = torch.cat((state, values * opened), 1)
     hidden = _slid(seen, each.conv) + each.conv_bias[:, None]
@@ -253,12 +239,6 @@ def _passed(x: Tensor, each: FoldedConformer, state: Tensor) -> _Passed:
     normal = F.pad(normal, (0, hidden.shape[-1] - each.channels))
     hidden = normal * each.inner_weight[:, None] + each.inner_bias[:, None]
     return _Passed(projection, values, opened, seen, normal, rstd, hidden)
-
-
-def _of(weights: FoldedConformer, slots: int | Tensor) -> FoldedConformer:
-    """The weights of one slot, or of each utterance's, without or with a first axis."""
-    held: dict[str, Any] = {k: t for k, t in vars(weights).items() if isinstance(t, Tensor)}
-    return replace(weights, **{name: tensor[slots] for name, tensor in held.items()})
 
 
 def _slid(values: Tensor, kernel: Tensor) -> Tensor:

@@ -17,12 +17,9 @@ def glu_kernel(
     seen,  # out: [batch, KERNEL - 1 + frames, WIDTH]
     state,  # [batch, KERNEL - 1, WIDTH]
     slots,
-    value,
-    gate,
-    value_sum,
-    gate_sum,
-    value_bias,
-    gate_bias,
+    down,  # [slots, 2 * WIDTH, DIM]: values, then gates
+    down_sum,
+    down_bias,
     frames,
     epsilon,
     DIM: tl.constexpr,
@@ -50,6 +47,7 @@ def glu_kernel(
     if slot < 0:
         tl.store(out, tl.zeros([BLOCK_FRAMES, WIDTH], seen.dtype.element_ty), mask=inside[:, None])
     else:
+        own = slot * 2 * WIDTH + columns
         values = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
         gates = tl.zeros([BLOCK_FRAMES, WIDTH], tl.float32)
         pivot = tl.load(source + row * DIM, mask=inside, other=0.0).to(tl.float32)
@@ -58,16 +56,17 @@ def glu_kernel(
         for k in range(0, DIM, BLOCK_DIM):
             column = (k + tl.arange(0, BLOCK_DIM))[None, :]
             x = tl.load(source + row[:, None] * DIM + column, mask=inside[:, None], other=0.0)
-            at = (slot * WIDTH + columns[:, None]) * DIM + column
-            values = tl.dot(x, tl.trans(tl.load(value + at)), values, input_precision=PRECISION)
-            gates = tl.dot(x, tl.trans(tl.load(gate + at)), gates, input_precision=PRECISION)
+            at = down + own[:, None] * DIM + column
+            values = tl.dot(x, tl.trans(tl.load(at)), values, input_precision=PRECISION)
+            at += WIDTH * DIM
+            gates = tl.dot(x, tl.trans(tl.load(at)), gates, input_precision=PRECISION)
             first, second = add_moments(x, pivot, first, second)
         mean, rstd = mean_and_rstd(first, second, pivot, epsilon, DIM)
-        at = slot * WIDTH + columns
-        values = rstd[:, None] * (values - mean[:, None] * tl.load(value_sum + at)[None, :])
-        gates = rstd[:, None] * (gates - mean[:, None] * tl.load(gate_sum + at)[None, :])
-        values += tl.load(value_bias + at)[None, :]
-        gates += tl.load(gate_bias + at)[None, :]
+        values = rstd[:, None] * (values - mean[:, None] * tl.load(down_sum + own)[None, :])
+        values += tl.load(down_bias + own)[None, :]
+        own += WIDTH
+        gates = rstd[:, None] * (gates - mean[:, None] * tl.load(down_sum + own)[None, :])
+        gates += tl.load(down_bias + own)[None, :]
         made = values * tl.sigmoid(gates)
         tl.store(out, made.to(seen.dtype.element_ty), mask=inside[:, None])
 

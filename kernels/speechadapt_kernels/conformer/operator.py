@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.conformer import folded
 from speechadapt_kernels.conformer.folded import FoldedConformer
-from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.dispatch import learns, runs_plain, uses_triton
 from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 
 
@@ -51,7 +51,7 @@ def fused_conformer(
             "values"
         )
     check_dims(dim)
-    check_arithmetic(source, weights.value, "silu")
+    check_arithmetic(source, weights.down, "silu")
     wanted = (len(slots), kernel - 1, width)
     if state is None:
         state = source.new_zeros(wanted)
@@ -60,25 +60,10 @@ def fused_conformer(
             f"a state {list(state.shape)} of {state.dtype} is none of these: expected "
             f"{list(wanted)} of {source.dtype}"
         )
+    if runs_plain(source) and not learns(source, base, state, *weights.tensors):
+        return folded.forward(source, base, slots, weights, scale, state)
     made: tuple[Tensor, Tensor] = _forward(
-        source,
-        base,
-        slots,
-        state,
-        weights.value,
-        weights.gate,
-        weights.value_sum,
-        weights.gate_sum,
-        weights.value_bias,
-        weights.gate_bias,
-        weights.conv,
-        weights.conv_bias,
-        weights.inner_weight,
-        weights.inner_bias,
-        weights.up,
-        weights.up_bias,
-        weights.channels,
-        scale,
+        source, base, slots, state, *weights.tensors, weights.channels, scale
     )
     return made
 
@@ -89,12 +74,9 @@ def _forward(
     base: Tensor,
     slots: Tensor,
     state: Tensor,
-    value: Tensor,
-    gate: Tensor,
-    value_sum: Tensor,
-    gate_sum: Tensor,
-    value_bias: Tensor,
-    gate_bias: Tensor,
+    down: Tensor,
+    down_sum: Tensor,
+    down_bias: Tensor,
     conv: Tensor,
     conv_bias: Tensor,
     inner_weight: Tensor | None,
@@ -105,19 +87,8 @@ def _forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     weights = FoldedConformer(
-        value,
-        gate,
-        value_sum,
-        gate_sum,
-        value_bias,
-        gate_bias,
-        conv,
-        conv_bias,
-        inner_weight,
-        inner_bias,
-        up,
-        up_bias,
-        channels,
+        *(down, down_sum, down_bias, conv, conv_bias),
+        *(inner_weight, inner_bias, up, up_bias, channels),
     )
     if uses_triton(source.device, source.dtype):
         from speechadapt_kernels.conformer import launch
@@ -151,8 +122,7 @@ def _gradients(ctx: Any, gradient: Tensor, of_state: Tensor) -> tuple[Tensor | N
         ctx.scale,
         state,
     )
-    *present, _ = vars(grads).values()
-    return below, gradient, None, before, *present, None, None
+    return below, gradient, None, before, *grads.tensors, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
-from speechadapt_kernels.bottleneck.folded import Projection, fold, project
+from speechadapt_kernels.bottleneck.folded import Projection, fold, padded, project
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
 from speechadapt_kernels.fusion.weights import FusionWeights
 
@@ -77,14 +77,13 @@ def fold_fusion(
     constant = weights.key.double().mT @ weights.query_bias.double() / temperature
     value = weights.value.double()
     made = fold_shares(weights.adapters, dtype, scale)
-    room = made.down.shape[1] - up.shape[-1]
 
     def wide(matrix: Tensor) -> Tensor:
-        return F.pad(matrix.mT, (0, 0, 0, room)).to(dtype).contiguous()
+        return padded(matrix.mT, 1).to(dtype).contiguous()
 
     scores = ScoreWeights(
         wide(image.mT @ up),
-        F.pad(constant @ up, (0, room)).to(exact),
+        padded(constant @ up, 1).to(exact),
         (up_bias @ image).to(exact),
         (up_bias @ constant).to(exact),
     )
@@ -111,7 +110,8 @@ def fold_shares(
     made = fold(adapters, dtype)
     assert made.down_bias is not None and made.up_bias is not None
     up = (scale * made.up.double()).to(dtype)
-    return FoldedFusion(made.down, made.down_sum, made.down_bias, up, scale * made.up_bias, None)
+    down = made.down.contiguous()
+    return FoldedFusion(down, made.down_sum, made.down_bias, up, scale * made.up_bias, None)
 
 
 def forward(

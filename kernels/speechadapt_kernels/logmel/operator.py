@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.dispatch import learns, runs_plain, uses_triton
 from speechadapt_kernels.logmel import plain
 from speechadapt_kernels.logmel.settings import FREQUENCIES, WINDOW
 
@@ -40,7 +40,10 @@ def log_mel(waves: Tensor, lengths: Tensor, filters: Tensor, frames: int) -> Ten
         )
     if waves.shape[1] <= WINDOW // 2:
         raise ValueError(f"{waves.shape[1]} samples are no more than half a window of {WINDOW}")
-    return _forward(waves, lengths, filters, frames)
+    if runs_plain(waves) and not learns(waves, filters):
+        return plain.log_mel(waves, lengths, filters, frames)
+    made: Tensor = _forward(waves, lengths, filters, frames)
+    return made
 
 
 @torch.library.custom_op("speechadapt::log_mel", mutates_args=())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, padded_width
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, as_read, padded
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
 
 
@@ -23,15 +23,14 @@ def fold_lora(down: Sequence[Tensor], up: Sequence[Tensor], dtype: torch.dtype) 
     rank = max(matrix.shape[1] for matrix in down)
     a = torch.cat([F.pad(m, (0, 0, 0, rank - m.shape[1])) for m in down], 1)
     b = torch.cat([F.pad(m.mT, (0, 0, 0, rank - m.shape[2])) for m in up], 1)
-    width = padded_width(a.shape[1])
-    room = (0, 0, 0, width - a.shape[1])
+    a, b = padded(a, 1), padded(b, 1)
     return FoldedBottleneck(
-        F.pad(a, room).to(dtype).contiguous(),
+        as_read(a.to(dtype)),
         None,
         None,
-        F.pad(b, room).to(dtype).contiguous(),
+        b.to(dtype).contiguous(),
         None,
-        rank if len(down) > 1 else width,
+        rank if len(down) > 1 else a.shape[1],
         len(down),
     )
 

@@ -7,19 +7,22 @@ a value of the same row: the product with the row's mean, which is subtracted ag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, padded_width
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, padded
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
+from speechadapt_kernels.dispatch import runs_plain
 from speechadapt_kernels.layout import by_run
 from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
+from speechadapt_kernels.slotted import Slotted
 
 
 @dataclass(frozen=True)
-class LowBitMatrix:
+class LowBitMatrix(Slotted):
     """A projection of each slot, the axis of the bottleneck first: ``scale * code + offset``.
 
     Attributes:
@@ -35,23 +38,19 @@ class LowBitMatrix:
 
     def widened(self) -> Tensor:
         """As floats, ``[slots, width, dim]``."""
-        return self._factors() * self.scale[..., None] + self.offset[..., None]
+        return self._factors().mul(self.scale[..., None]).add_(self.offset[..., None])
 
     def gradients(self, widened: Tensor) -> tuple[Tensor, Tensor]:
         """Of scale and offset, from that of the widened matrix."""
         exact = widened.to(self.scale.dtype)
         return (exact * self._factors()).sum(-1), exact.sum(-1)
 
-    def of(self, slot: int) -> LowBitMatrix:
-        """That of one slot, without the first axis."""
-        return LowBitMatrix(self.codes[slot], self.scale[slot], self.offset[slot])
-
     def _factors(self) -> Tensor:
         """What scales are multiplied by, ``[slots, width, dim]``."""
         if self.codes.dtype != torch.uint8:
             return self.codes.float()
-        byte, bit = (torch.arange(count, device=self.codes.device) for count in (256, 8))
-        signs = ((byte[:, None] >> bit) & 1).float() * 2 - 1  # of every byte there is
+        kept = runs_plain(self.codes)
+        signs = (_signs if kept else _signs.__wrapped__)(self.codes.device)
         return F.embedding(self.codes.int(), signs).flatten(-2)
 
 
@@ -97,16 +96,13 @@ def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
     down = _coded(weights.down, bits)
     up = _coded(weights.up, bits)
     down_bias, down_sum = weights.down_bias.float(), None
-    room = padded_width(width) - width
     if weights.norm_weight is not None and weights.norm_bias is not None:
         wide = down.widened()[:, :width]
         down_bias = down_bias + (wide @ weights.norm_bias.float()[..., None]).squeeze(-1)
         sums = wide @ weights.norm_weight.detach().float()[..., None]
-        down_sum = F.pad(sums.squeeze(-1), (0, room))
+        down_sum = padded(sums.squeeze(-1), 1)
     norm = None if weights.norm_weight is None else weights.norm_weight.float().contiguous()
-    return FoldedLowBit(
-        down, down_sum, F.pad(down_bias, (0, room)), norm, up, weights.up_bias.float()
-    )
+    return FoldedLowBit(down, down_sum, padded(down_bias, 1), norm, up, weights.up_bias.float())
 
 
 def forward(
@@ -121,20 +117,32 @@ def forward(
     """The operator in torch, which widens the matrices of one adapter at a time."""
     exact = torch.promote_types(source.dtype, torch.float32)
 
-    def mine(rows: Tensor, past: Tensor, slot: int) -> Tensor:
-        return adapted(rows, past, _of(weights, slot, exact), activation, scale)
+    @lru_cache(maxsize=1)
+    def of(slot: int) -> FoldedBottleneck:
+        return _of(weights, slot, exact)
 
-    return by_run(source, base, slots, offsets, mine)
+    def mine(rows: Tensor, past: Tensor, slot: int, out: Tensor | None) -> Tensor:
+        return adapted(rows, past, of(slot), activation, scale, out)
+
+    return by_run(source, base, slots, offsets, mine, learns=False)
 
 
 def _of(weights: FoldedLowBit, slot: int, exact: torch.dtype) -> FoldedBottleneck:
     """The weights of one slot in that type, without the first axis."""
-    down, up = (matrix.of(slot).widened().to(exact) for matrix in (weights.down, weights.up))
+    down, up = (matrix.parts[slot].widened().to(exact) for matrix in (weights.down, weights.up))
     if weights.norm_weight is not None:
-        down = down * weights.norm_weight[slot]
+        down.mul_(weights.norm_weight[slot])
     sums = None if weights.down_sum is None else weights.down_sum[slot]
-    down_bias, up_bias = (bias[slot].to(exact) for bias in (weights.down_bias, weights.up_bias))
+    down_bias, up_bias = weights.down_bias[slot].to(exact), weights.up_bias[slot].to(exact)
     return FoldedBottleneck(down, sums, down_bias, up, up_bias, len(down))
+
+
+@cache
+def _signs(device: torch.device) -> Tensor:
+    """Of every byte there is, ``[256, 8]``."""
+    with torch.inference_mode(False):
+        byte, bit = (torch.arange(count, device=device) for count in (256, 8))
+        return ((byte[:, None] >> bit) & 1).float() * 2 - 1
 
 
 def widened(weights: FoldedLowBit, dtype: torch.dtype) -> FoldedBottleneck:
@@ -161,16 +169,15 @@ def _coded(matrices: Tensor, bits: int) -> LowBitMatrix:
         codes, scale = to_codes(matrix, bits)
         codes = codes if codes.shape[0] < codes.shape[1] else codes.mT
         width = len(codes)
-        room = padded_width(width) - width
         if bits == 1:
             mean, deviation = scale
             codes = _packed(codes)
-            offsets.append(F.pad(mean.expand(width), (0, room)))
+            offsets.append(padded(mean.expand(width), 0))
             scale = (deviation * LEVEL).expand(width)
         else:
-            offsets.append(scale.new_zeros(width + room))
-        turned.append(F.pad(codes, (0, 0, 0, room)))
-        scales.append(F.pad(scale, (0, room)))
+            offsets.append(padded(scale.new_zeros(width), 0))
+        turned.append(padded(codes, 0))
+        scales.append(padded(scale, 0))
     return LowBitMatrix(torch.stack(turned).contiguous(), torch.stack(scales), torch.stack(offsets))
 
 

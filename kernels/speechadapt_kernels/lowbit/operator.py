@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from speechadapt_kernels.bottleneck.operator import bottleneck_gradients
-from speechadapt_kernels.dispatch import uses_triton
+from speechadapt_kernels.dispatch import learns, runs_plain, uses_triton
 from speechadapt_kernels.layout import check_arithmetic, check_dims, check_layout
 from speechadapt_kernels.lowbit import folded
 from speechadapt_kernels.lowbit.folded import FoldedLowBit, LowBitMatrix, widened
@@ -57,26 +57,19 @@ def fused_lowbit(
         )
     check_dims(dim)
     check_arithmetic(source, None, activation)
-    down, up = weights.down, weights.up
-    return _forward(
-        source,
-        base,
-        slots,
-        down.codes,
-        down.scale,
-        down.offset,
-        weights.down_sum,
-        weights.down_bias,
-        weights.norm_weight,
-        up.codes,
-        up.scale,
-        up.offset,
+    tensors = (
+        *weights.down.tensors,
+        *(weights.down_sum, weights.down_bias, weights.norm_weight),
+        *weights.up.tensors,
         weights.up_bias,
-        activation,
-        scale,
-        offsets,
-        longest or len(source),
     )
+    if runs_plain(source) and not learns(source, base, *tensors):
+        origin = source if base is None else base
+        return folded.forward(source, origin, slots, weights, activation, scale, offsets)
+    made: Tensor = _forward(
+        source, base, slots, *tensors, activation, scale, offsets, longest or len(source)
+    )
+    return made
 
 
 @torch.library.custom_op("speechadapt::lowbit_bottleneck", mutates_args=())
