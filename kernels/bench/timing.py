@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 Turn = Callable[[], float]  # runs a system once; seconds of one call
 CALLS = 64  # of a system in one turn, at most
+TURN = 5e-3  # seconds of a turn on a CPU, or one call
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
 MOST_APART = 2e-2  # of a graph and the launches it was captured from: they may add in another order
 
@@ -41,16 +42,20 @@ def in_turn(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 
 def on_cpu(system: Callable[..., Any], buffers: list[Any]) -> Turn:
-    """Seconds of the processor, all threads together: others may use it as well."""
+    """Seconds of the processor, all threads together: others may use it as well.
+
+    A turn is as many calls as take :data:`TURN`: Python is slow where it comes by once.
+    """
     each = itertools.cycle(buffers)
 
-    def turn() -> float:
-        inputs = next(each)
+    def run(count: int) -> float:
         started = time.process_time()
-        system(*inputs)
-        return time.process_time() - started
+        for inputs in itertools.islice(each, count):
+            system(*inputs)
+        return (time.process_time() - started) / count
 
-    return turn
+    run(1)  # what is made once
+    return partial(run, max(1, min(CALLS, int(TURN / max(run(1), 1e-6)))))
 
 
 def launched(system: Callable[..., Any], buffers: list[Any]) -> Turn:
