@@ -72,13 +72,15 @@ def by_run(
         ValueError: Offsets leave frames out.
     """
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
-    each, count = runs(source, slots, offsets), past.shape[0]
+    count, order = past.shape[0], slots.tolist()
+    one = offsets is None and order and order[0] >= 0 and order.count(order[0]) == len(order)
+    if one and (learns or count <= rows_at_once(past)):
+        # Uncut, and nothing more is asked: that takes as long as the sums of some frames.
+        return adapted(rows, past, order[0], None).contiguous().view(base.shape)
+    each = runs(source, slots, offsets)
     first, last = (each[0][1], each[-1][2]) if each else (0, 0)
     if first or last != count:
         raise ValueError(f"offsets are of frames {first} … {last}, and there are {count}")
-    if len(each) == 1 and each[0][0] >= 0 and (learns or count <= rows_at_once(past)):
-        made = adapted(rows, past, each[0][0], None)  # uncut: that takes as long as some sums
-        return made.contiguous().view(base.shape)
     form = _joined if learns else _in_blocks
     return form(rows, past, each, adapted).view(base.shape)
 
