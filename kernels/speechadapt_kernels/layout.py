@@ -72,11 +72,11 @@ def by_run(
         ValueError: Offsets leave frames out.
     """
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
-    count, order = past.shape[0], slots.tolist()
-    one = offsets is None and order and order[0] >= 0 and order.count(order[0]) == len(order)
-    if one and (learns or count <= rows_at_once(past)):
+    count = past.shape[0]
+    one = sole(slots) if offsets is None else -1
+    if one >= 0 and (learns or count <= rows_at_once(past)):
         # Uncut, and nothing more is asked: that takes as long as the sums of some frames.
-        return adapted(rows, past, order[0], None).contiguous().view(base.shape)
+        return adapted(rows, past, one, None).contiguous().view(base.shape)
     each = runs(source, slots, offsets)
     first, last = (each[0][1], each[-1][2]) if each else (0, 0)
     if first or last != count:
@@ -113,6 +113,12 @@ def _in_blocks(rows: Tensor, past: Tensor, each: list[Run], adapted: Adapted) ->
             else:
                 adapted(rows[first:last], past[first:last], slot, out[first:last])
     return out
+
+
+def sole(slots: Tensor) -> int:
+    """The adapter that all utterances use, -1 = there is none; reads slots."""
+    order: list[int] = slots.tolist()
+    return order[0] if order and order.count(order[0]) == len(order) else -1
 
 
 def neighbours(slots: Tensor) -> list[Run]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from speechadapt_kernels.activations import slope
 from speechadapt_kernels.bottleneck.folded import Projection, add_up, as_read, padded, project
 from speechadapt_kernels.conformer.weights import ConformerWeights
-from speechadapt_kernels.layout import by_slot, neighbours
+from speechadapt_kernels.layout import by_slot, neighbours, sole
 from speechadapt_kernels.norm import EPSILON, normalised
 from speechadapt_kernels.plan import rows_at_once
 from speechadapt_kernels.slotted import Slotted
@@ -98,22 +98,39 @@ def forward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The fused operator in torch, without a way back."""
-    out, after = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (base, state))
     frames = source.shape[1]
     most = max(1, rows_at_once(source.flatten(0, -2)) // max(1, frames))  # utterances
+    one = sole(slots)
+    if one >= 0 and len(source) <= most:
+        return _adapted(source, base, weights.parts[one], scale, state)
+    out, after = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (base, state))
     for slot, begin, end in neighbours(slots):
-        if slot < 0:
-            out[begin:end] = base[begin:end]
-            after[begin:end] = 0
-            continue
-        one = weights.parts[slot]
         for a in range(begin, end, most):
             mine = slice(a, min(a + most, end))
-            z, seen = _gated(source[mine], one, state[mine])
-            past, to = (t[mine].flatten(0, -2) for t in (base, out))
-            add_up(past, z.flatten(0, -2), one.up.to(z.dtype), one.up_bias, scale, to)
-            after[mine] = seen[:, frames:]
+            if slot < 0:
+                out[mine], after[mine] = base[mine], 0
+            else:
+                each, to = weights.parts[slot], out[mine]
+                after[mine] = _adapted(source[mine], base[mine], each, scale, state[mine], to)[1]
     return out, after
+
+
+def _adapted(
+    x: Tensor,
+    base: Tensor,
+    weights: FoldedConformer,
+    scale: float,
+    state: Tensor,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Utterances that share their weights; args as :func:`forward`, and where to write."""
+    z, seen = _gated(x, weights, state)
+    rows, up = z.flatten(0, -2), weights.up.to(z.dtype)
+    to = None if out is None else out.flatten(0, -2)
+    made = add_up(base.flatten(0, -2), rows, up, weights.up_bias, scale, to)
+    # The state is not a part of what holds all frames.
+    after = seen[:, x.shape[1] :].to(state.dtype, copy=True)
+    return made.contiguous().view(base.shape), after
 
 
 def _gated(x: Tensor, weights: FoldedConformer, state: Tensor) -> tuple[Tensor, Tensor]:
