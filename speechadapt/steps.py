@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 from weakref import proxy
@@ -18,6 +18,7 @@ from speechadapt.backbones.base import Site
 from speechadapt.call import Call
 from speechadapt_kernels.dispatch import uses_triton
 from speechadapt_kernels.plan import runs_apart
+from speechadapt_kernels.slotted import Slotted
 from speechadapt_kernels.stacked import Rows
 
 
@@ -97,12 +98,12 @@ class Step:
             for index, value in zip(self.members[first:], values, strict=False):
                 self.call.adapters[index].tensors[self.site.name][name].copy_(value)
 
-    def _folded(self, dtype: torch.dtype) -> Any:
+    def _folded(self, dtype: torch.dtype) -> Slotted:
         """What the family's operator reads, made for all sites that are alike at once.
 
         One site after the other, a batch would launch a thousand small operators before it begins.
         """
-        made = self.call.once(("folded", self.members, dtype), dict[str, Any])
+        made = self.call.once(("folded", self.members, dtype), dict[str, Slotted])
         if self.site.name not in made:
             sites, adapter = self._alike(), self.adapter
             each = [
@@ -112,7 +113,7 @@ class Step:
             ]
             stacked = _stacked(each, adapter.family.width_axes)
             folded = adapter.family.fold(adapter.config, stacked, dtype)
-            made.update(zip(sites, _split(folded, len(self.members)), strict=True))
+            made.update(zip(sites, folded.split(len(self.members)), strict=True))
         return made[self.site.name]
 
     def _alike(self) -> list[str]:
@@ -174,10 +175,3 @@ def _stack(tensors: list[Tensor], axis: int | None) -> Tensor:
             for tensor, pad in zip(tensors, pads, strict=True)
         ]
     return torch.stack(tensors)
-
-
-def _split(folded: Any, size: int) -> list[Any]:
-    """A dataclass of tensors in parts of so many of the first axis."""
-    held = {key: value for key, value in vars(folded).items() if isinstance(value, Tensor)}
-    parts = zip(*(tensor.split(size) for tensor in held.values()), strict=True)
-    return [replace(folded, **dict(zip(held, part, strict=True))) for part in parts]

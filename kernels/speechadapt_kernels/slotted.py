@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -40,6 +41,11 @@ class Slotted:
             return [self._with([None if t is None else t.squeeze(0) for t in self.tensors])]
         each = [[None] * count if t is None else t.unbind() for t in self.tensors]
         return [self._with(mine) for mine in zip(*each, strict=True)]
+
+    def split(self, size: int) -> list[Self]:
+        """So many slots each."""
+        each = [repeat(None) if t is None else t.split(size) for t in self.tensors]
+        return [self._with(mine) for mine in zip(*each, strict=False)]
 
     @cached_property
     def parts(self) -> list[Self]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.backbones.base import Attention, Site
+from speechadapt_kernels.slotted import Slotted
 from speechadapt_kernels.stacked import valid_frames
 
 Source = Literal["output", "leaf_input", "sublayer_input", "residual"]
@@ -210,7 +211,7 @@ class Family(ABC):
             Shape of ``batch.target``.
         """
 
-    def fold(self, config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    def fold(self, config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Slotted:
         """Weights as :meth:`fused` reads them, for states of ``dtype``.
 
         Args:
@@ -219,7 +220,7 @@ class Family(ABC):
             dtype: Of the states.
 
         Returns:
-            A dataclass; the first axis of its tensors is that of the weights.
+            The first axis of its tensors is that of the weights.
         """
         raise NotImplementedError("the family has no fused operator")
 
