@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 from speechadapt_kernels.plan import measured, plan_name
 
@@ -54,28 +55,38 @@ def runs_plain(x: Tensor) -> bool:
     """Whether torch itself computes with ``x`` here and now, and keeps the way back.
 
     Then operators need not be called as such, which takes longer than the sums of a few frames. Who
-    only looks on (a compiler, who traces, fake tensors, ``meta``) is shown the operator, whole.
+    only looks on is shown the operator, whole.
 
     Raises:
         ValueError: As :func:`uses_triton`.
     """
-    looked_on = (
+    return not looked_on(x) and not uses_triton(x.device, x.dtype)
+
+
+def looked_on(x: Tensor) -> bool:
+    """Whether nothing is computed yet: somebody compiles or traces, or the tensor has no values."""
+    return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or x.is_meta
         or isinstance(x, FakeTensor)
         or torch._C._len_torch_dispatch_stack() > 0
     )
-    return not looked_on and not uses_triton(x.device, x.dtype)
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` or derivatives forwards are on: they take nothing that
+    is written into another tensor."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def learns(*tensors: Tensor | None) -> bool:
-    """Whether gradients have to find their way back to any of them."""
+    """Whether derivatives have to find their way, to any of them or by a transform."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
                 return True
-    return False
+    return transformed()
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:

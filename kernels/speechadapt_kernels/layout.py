@@ -9,6 +9,7 @@ captured CUDA graph can be replayed with others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -41,9 +42,15 @@ def runs(x: Tensor, slots: Tensor, offsets: Tensor | None) -> list[Run]:
 
 
 def _bounds(x: Tensor, slots: Tensor, offsets: Tensor | None) -> Sequence[int]:
-    """Rows where each utterance begins, and where the last ends."""
+    """Rows where each utterance begins, and where the last ends.
+
+    Raises:
+        ValueError: Offsets are no such rows.
+    """
     if offsets is not None:
         bounds: list[int] = offsets.tolist()
+        if bounds[0] or bounds[-1] != len(x) or any(b < a for a, b in itertools.pairwise(bounds)):
+            raise ValueError(f"offsets are not ascending from 0 to {len(x)}, the frames there are")
         return bounds
     frames = x.shape[1]
     return range(0, (slots.shape[0] + 1) * frames, frames) if frames else [0] * (len(slots) + 1)
@@ -69,20 +76,15 @@ def by_run(
         learns: Whether gradients have to find their way back. If not, rows are taken in blocks.
 
     Raises:
-        ValueError: Offsets leave frames out.
+        ValueError: Offsets leave frames out, or go back.
     """
     rows, past = source.flatten(0, -2), base.flatten(0, -2)
-    count = past.shape[0]
     one = sole(slots) if offsets is None else -1
-    if one >= 0 and (learns or count <= rows_at_once(past)):
+    if one >= 0 and (learns or past.shape[0] <= rows_at_once(past)):
         # Uncut, and nothing more is asked: that takes as long as the sums of some frames.
         return adapted(rows, past, one, None).contiguous().view(base.shape)
-    each = runs(source, slots, offsets)
-    first, last = (each[0][1], each[-1][2]) if each else (0, 0)
-    if first or last != count:
-        raise ValueError(f"offsets are of frames {first} … {last}, and there are {count}")
     form = _joined if learns else _in_blocks
-    return form(rows, past, each, adapted).view(base.shape)
+    return form(rows, past, runs(source, slots, offsets), adapted).view(base.shape)
 
 
 def _joined(rows: Tensor, past: Tensor, each: list[Run], adapted: Adapted) -> Tensor:

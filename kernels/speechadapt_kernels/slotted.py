@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -22,7 +22,10 @@ class Slotted:
 
     def __init_subclass__(cls) -> None:
         held = cls.__annotations__.items()
-        cls._names = tuple(name for name, kind in held if str(kind).startswith("Tensor"))
+        cls._names += tuple(name for name, kind in held if "Tensor" in str(kind))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "parts"}
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -49,7 +52,8 @@ class Slotted:
 
     @cached_property
     def parts(self) -> list[Self]:
-        """The same, made once: for where nothing learns."""
+        """The same, made once, for where nothing learns; they show what is written into the
+        tensors."""
         return self.apart()
 
     def _with(self, tensors: Iterable[Tensor | None]) -> Self:

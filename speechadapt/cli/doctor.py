@@ -93,9 +93,10 @@ def _paths(device: torch.device) -> list[str]:
             for (path, why), dtypes in taken.items()
         )
     if device.type == "cpu":
-        megabytes = cpu_plan().apart_from_bytes / 1e6
+        plan = cpu_plan()
         lines.append(
             "several adapters in a batch: in batched products; one after the other from "
-            f"{megabytes:.1f} MB of states on (plan cpu)"
+            f"{plan.apart_from_bytes / 1e6:.1f} MB of states on; operators: in blocks of "
+            f"{plan.block_bytes / 1e6:.1f} MB (plan cpu)"
         )
     return lines

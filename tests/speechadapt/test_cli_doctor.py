@@ -51,6 +51,7 @@ def test_path_and_reason(asked, interpreted, expected, monkeypatch, capsys):
         assert line in out
     assert all(operator.name in out for operator in OPERATORS)
     assert f"one after the other from {cpu_plan().apart_from_bytes / 1e6:.1f} MB" in out
+    assert f"blocks of {cpu_plan().block_bytes / 1e6:.1f} MB" in out
 
 
 def test_what_cannot_be_is_told(monkeypatch, capsys):

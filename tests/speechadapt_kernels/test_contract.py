@@ -208,7 +208,7 @@ def test_again_and_whatever_lies_where(operators, kind, dtype):
     assert torch.equal(turned, first) and turned.is_contiguous()
 
 
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", [Bottleneck, Average, Lora, Conformer, EightBits, OneBit])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_in_blocks_on_a_cpu(plain, kind, dtype):
     """As many frames at a time as the plan says, and nothing written into what went in."""
@@ -220,6 +220,36 @@ def test_in_blocks_on_a_cpu(plain, kind, dtype):
             found = operator.run(x, base, slots)
         assert difference(found, wanted) < MOST[dtype]
         assert torch.equal(x, kept[0]) and torch.equal(base, kept[1])
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("slots", [[1, 1], [-1, 1], [0, 1]], ids=str)
+def test_mixed_precision(plain, kind, slots):
+    """What runs under autocast keeps the states' type, and the base its digits."""
+    operator = kind(torch.float32, 64, 16)
+    x, base, slots = batch(operator, 5, slots, torch.float32)
+    wanted = operator.run(x, base, slots)
+    with torch.autocast(DEVICE.type, torch.bfloat16), torch.no_grad():
+        found = operator.run(x, base + 1000, slots)
+    assert found.dtype == torch.float32
+    assert difference(found - 1000, wanted) < MOST[torch.bfloat16]
+
+
+@pytest.mark.parametrize("kind", [Bottleneck, Average, Router, Conformer, EightBits, OneBit])
+def test_weights_may_lie_anywhere(operators, kind):
+    """What is folded is of its own, in rows: kernels read no strides."""
+    operator = kind(torch.float32, 64, 16)
+    x, base, slots = batch(operator, 5, [1, -1], torch.float32)
+    if kind is not Conformer:  # a norm would make vectors anew
+        operator.weights = replace(operator.weights, norm_weight=None, norm_bias=None)
+    wanted = operator.run(x, base, slots)
+    changes = {
+        key: torch.stack((value, torch.full_like(value, float("nan"))), -1)[..., 0]
+        for key, value in vars(operator.weights).items()
+        if value is not None
+    }
+    operator.weights = replace(operator.weights, **changes)
+    assert difference(operator.run(x, base, slots), wanted) < 1e-6
 
 
 @pytest.mark.parametrize("kind", OPERATORS)

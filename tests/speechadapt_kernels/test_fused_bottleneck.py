@@ -1,15 +1,18 @@
 """The fused bottleneck: both paths against the definition in float64."""
 
+import pickle
 from dataclasses import fields, replace
 
 import pytest
 import torch
 from operating import DEVICE, DTYPES, MOST, adapters, difference, each, leaves_of, randn, states
+from torch.func import jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from speechadapt_kernels.bottleneck.folded import fold
 from speechadapt_kernels.bottleneck.naive import naive_bottleneck
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
+from speechadapt_kernels.bottleneck.stacked import bottleneck
 from speechadapt_kernels.plan import CpuPlan, trying_cpu
 
 CASES = [
@@ -255,9 +258,10 @@ def test_empty_batches(plain):
     assert packed.shape == (0, 64)
 
 
-def test_offsets_that_leave_frames_out(plain):
-    offsets, slots = (torch.tensor(each, dtype=torch.int32) for each in ([0, 2, 5], [0, 1]))
-    with pytest.raises(ValueError, match="offsets are of frames 0 … 5, and there are 7"):
+@pytest.mark.parametrize("bounds", [[0, 2, 5], [2, 5, 7], [0, 8, 7]], ids=str)
+def test_offsets_that_leave_frames_out(plain, bounds):
+    offsets, slots = (torch.tensor(each, dtype=torch.int32) for each in (bounds, [0, 1]))
+    with pytest.raises(ValueError, match="not ascending from 0 to 7"):
         fused_bottleneck(torch.zeros(7, 64), folded_pair(), slots, "gelu", offsets=offsets)
 
 
@@ -286,3 +290,45 @@ def test_weights_that_begin_to_learn(plain):
     with torch.no_grad():
         folded.up.zero_()
         assert not torch.equal(fused_bottleneck(x, folded, slots, "gelu"), first)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_transforms_of_functions(plain):
+    """Nothing is written in place, not even where nothing learns."""
+    x, slots = states(3, 2, 5, 64, seed=1), torch.tensor([-1, 1])
+    folded = fold(adapters(2, 16, 64), torch.float64)
+
+    def call(each):
+        return fused_bottleneck(each, folded, slots, "gelu", 0.5)
+
+    assert difference(vmap(call)(x), torch.stack([call(each) for each in x])) < 1e-12
+    tangent, step = states(2, 5, 64, seed=2), 1e-6
+    made, slope = jvp(call, (x[0],), (tangent,))
+    wanted = (call(x[0] + step * tangent) - call(x[0] - step * tangent)) / (2 * step)
+    assert difference(made, call(x[0])) < 1e-12 and difference(slope, wanted) < 1e-6
+
+
+def test_pickled_without_what_is_made_anew(plain):
+    folded = folded_pair()
+    size = len(pickle.dumps(folded))
+    assert len(folded.parts) == 2
+    assert len(pickle.dumps(folded)) == size
+
+
+def test_plain_sums_with_a_base_that_broadcasts():
+    """As the language adapters of MMS, which drop what is there."""
+    weights, x = adapters(2, 16, 64), states(2, 3, 5, 64, seed=1)
+    wanted = bottleneck(x, torch.zeros_like(x), weights, "relu")
+    for shape in ((), (1, 1, 1, 64), (2, 1, 5, 64)):
+        with torch.inference_mode():
+            found = bottleneck(x, x.new_zeros(shape), weights, "relu")
+        assert torch.equal(found, wanted)
+
+
+def test_plain_sums_in_mixed_precision_without_gradients():
+    """As a teacher's, within the training of another."""
+    x, stacked = states(2, 3, 5, 64, seed=1).float(), adapters(2, 16, 64, dtype=torch.float32)
+    wanted = bottleneck(x, x, stacked, "gelu")
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = bottleneck(x, x, stacked, "gelu")
+    assert found.dtype == torch.float32 and 0 < difference(found, wanted) < 1e-2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.dispatch import learns
+from speechadapt_kernels.dispatch import learns, transformed
 from speechadapt_kernels.layout import by_run, by_slot, spans
 from speechadapt_kernels.norm import normalised
 from speechadapt_kernels.plan import runs_apart
@@ -84,16 +84,21 @@ def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
         down_sum,
         padded(down_bias, 1),
         padded(weights.up.mT, 1).to(dtype).contiguous(),
-        weights.up_bias.to(exact),
+        copied(weights.up_bias, exact),
         rank,
     )
 
 
 def padded(x: Tensor, axis: int) -> Tensor:
-    """With zeros along an axis, up to a width that the operators take."""
+    """A copy with zeros along an axis, up to a width that the operators take."""
     room = padded_width(x.shape[axis]) - x.shape[axis]
     behind = -1 - axis if axis < 0 else x.dim() - 1 - axis  # axes
-    return F.pad(x, (0, 0) * behind + (0, room)) if room else x
+    return F.pad(x, (0, 0) * behind + (0, room))
+
+
+def copied(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of its own, one value behind the other."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def as_read(down: Tensor) -> Tensor:
@@ -263,8 +268,9 @@ def add_up(
 ) -> Tensor:
     """``past + scale * (z @ up + bias)``, summed where it is written: what is as wide as the states
     is touched once less."""
-    if past.dtype != z.dtype:
-        made = add_up(past.to(z.dtype), z, up, bias, scale, None)
+    if not past.dtype == z.dtype == up.dtype or transformed():
+        # Also under autocast, which casts what a linear layer reads, but no sum in place.
+        made = torch.add(past, _added(bias, z, up), alpha=scale)
         return made.to(past.dtype) if out is None else out.copy_(made)
     several = up.dim() == 3
     if bias is None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import ACTIVATIONS
+from speechadapt_kernels.dispatch import transformed
 from speechadapt_kernels.stacked import add_linear, layer_norm, linear
 
 
@@ -58,7 +59,7 @@ def bottleneck(
     hidden = ACTIVATIONS[activation](linear(source, weights.down, weights.down_bias))
     if dropout:
         hidden = F.dropout(hidden, dropout)
-    if gate is None and base.dim() == hidden.dim() and _sums_in_place(hidden):
+    if gate is None and _sums_in_place(base, hidden, weights.up):
         return add_linear(base, hidden, weights.up, scale, weights.up_bias)
     delta = linear(hidden, weights.up, weights.up_bias)
     if gate is not None:
@@ -66,10 +67,10 @@ def bottleneck(
     return base + (delta if scale == 1.0 else scale * delta)
 
 
-def _sums_in_place(hidden: Tensor) -> bool:
-    """Whether the result is better summed where the base was copied to than made beside it.
+def _sums_in_place(base: Tensor, hidden: Tensor, up: Tensor) -> bool:
+    """Whether the result is best summed where the base is copied to, instead of made beside it.
 
-    One token at a time is quicker beside it. Mixed precision, which is for training alone, does not
-    sum in place.
+    One token at a time is quicker beside it. Under autocast types differ: it casts no such sum.
     """
-    return hidden.shape[2] > 1 and not torch.is_grad_enabled()
+    alike = base.shape[:-1] == hidden.shape[:-1] and base.dtype == hidden.dtype == up.dtype
+    return alike and hidden.shape[2] > 1 and not torch.is_grad_enabled() and not transformed()

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import slope
-from speechadapt_kernels.bottleneck.folded import Projection, add_up, as_read, padded, project
+from speechadapt_kernels.bottleneck.folded import (
+    Projection,
+    add_up,
+    as_read,
+    copied,
+    padded,
+    project,
+)
 from speechadapt_kernels.conformer.weights import ConformerWeights
 from speechadapt_kernels.layout import by_slot, neighbours, sole
 from speechadapt_kernels.norm import EPSILON, normalised
@@ -84,7 +91,7 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
         inner_weight,
         inner_bias,
         rows(weights.up.mT),
-        weights.up_bias.to(exact),
+        copied(weights.up_bias, exact),
         channels,
     )
 

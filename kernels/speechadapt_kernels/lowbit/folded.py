@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, padded
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, copied, fold, padded
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.dispatch import runs_plain
+from speechadapt_kernels.dispatch import looked_on, transformed
 from speechadapt_kernels.layout import by_run
 from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
 from speechadapt_kernels.slotted import Slotted
@@ -49,7 +49,7 @@ class LowBitMatrix(Slotted):
         """What scales are multiplied by, ``[slots, width, dim]``."""
         if self.codes.dtype != torch.uint8:
             return self.codes.float()
-        kept = runs_plain(self.codes)
+        kept = not looked_on(self.codes) and not transformed()
         signs = (_signs if kept else _signs.__wrapped__)(self.codes.device)
         return F.embedding(self.codes.int(), signs).flatten(-2)
 
@@ -101,8 +101,9 @@ def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
         down_bias = down_bias + (wide @ weights.norm_bias.float()[..., None]).squeeze(-1)
         sums = wide @ weights.norm_weight.detach().float()[..., None]
         down_sum = padded(sums.squeeze(-1), 1)
-    norm = None if weights.norm_weight is None else weights.norm_weight.float().contiguous()
-    return FoldedLowBit(down, down_sum, padded(down_bias, 1), norm, up, weights.up_bias.float())
+    norm = None if weights.norm_weight is None else copied(weights.norm_weight, torch.float32)
+    up_bias = copied(weights.up_bias, torch.float32)
+    return FoldedLowBit(down, down_sum, padded(down_bias, 1), norm, up, up_bias)
 
 
 def forward(
@@ -140,9 +141,8 @@ def _of(weights: FoldedLowBit, slot: int, exact: torch.dtype) -> FoldedBottlenec
 @cache
 def _signs(device: torch.device) -> Tensor:
     """Of every byte there is, ``[256, 8]``."""
-    with torch.inference_mode(False):
-        byte, bit = (torch.arange(count, device=device) for count in (256, 8))
-        return ((byte[:, None] >> bit) & 1).float() * 2 - 1
+    byte, bit = (torch.arange(count, device=device) for count in (256, 8))
+    return ((byte[:, None] >> bit) & 1).float() * 2 - 1
 
 
 def widened(weights: FoldedLowBit, dtype: torch.dtype) -> FoldedBottleneck:
