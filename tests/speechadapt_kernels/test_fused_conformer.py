@@ -74,10 +74,11 @@ def in_chunks(x, weights, slots, lengths):
     return torch.cat(parts, 1)
 
 
-def test_a_stream_is_the_whole(operators):
+@pytest.mark.parametrize("slots", [[1, 0], [1, 1]], ids=str)
+def test_a_stream_is_the_whole(operators, slots):
     weights = folded(adapters(2, 64, 8, 7, False), torch.float32)
     x = randn(2, 23, 64, seed=1).float().to(DEVICE)
-    slots = torch.tensor([1, 0], dtype=torch.int32, device=DEVICE)
+    slots = torch.tensor(slots, dtype=torch.int32, device=DEVICE)
     whole, _ = fused_conformer(x, x, weights, slots, 0.5)
     assert difference(in_chunks(x, weights, slots, [1, 2, 10, 10]), whole) < 1e-6
 
