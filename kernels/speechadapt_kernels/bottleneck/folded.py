@@ -72,41 +72,45 @@ def fold(weights: BottleneckWeights, dtype: torch.dtype) -> FoldedBottleneck:
     down, down_bias = weights.down.to(exact), weights.down_bias.to(exact)
     down_sum = None
     if weights.norm_weight is not None and weights.norm_bias is not None:
-        down_bias = down_bias + (down @ weights.norm_bias.to(exact)[..., None]).squeeze(-1)
+        shift = weights.norm_bias.to(exact)[..., None]
+        down_bias = torch.baddbmm(down_bias[..., None], down, shift).squeeze(-1)
         down = down * weights.norm_weight.to(exact)[:, None]
     rank = down.shape[1]
-    down = padded(down, 1).to(dtype)
+    down = as_read(padded(down, 1), dtype)
     if weights.norm_weight is not None:
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
         down_sum = down.detach().to(exact).sum(-1)
     return FoldedBottleneck(
-        as_read(down),
+        down,
         down_sum,
-        padded(down_bias, 1),
-        padded(weights.up.mT, 1).to(dtype).contiguous(),
-        copied(weights.up_bias, exact),
+        owned(padded(down_bias, 1), exact),
+        owned(padded(weights.up.mT, 1), dtype),
+        owned(weights.up_bias, exact),
         rank,
     )
 
 
 def padded(x: Tensor, axis: int) -> Tensor:
-    """A copy with zeros along an axis, up to a width that the operators take."""
+    """With zeros along an axis, up to a width that the operators take."""
     room = padded_width(x.shape[axis]) - x.shape[axis]
     behind = -1 - axis if axis < 0 else x.dim() - 1 - axis  # axes
-    return F.pad(x, (0, 0) * behind + (0, room))
+    return F.pad(x, (0, 0) * behind + (0, room)) if room else x
 
 
-def copied(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of its own, one value behind the other."""
+def owned(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """One value behind the other, as kernels read; a copy, unless it learns: then it is folded anew
+    at every step."""
+    if learns(x):
+        return x.to(dtype).contiguous()
     return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def as_read(down: Tensor) -> Tensor:
-    """A down projection as it is best read: row by row; on a CPU, unless it learns, column by
-    column: products of few rows then take half as long."""
+def as_read(down: Tensor, dtype: torch.dtype) -> Tensor:
+    """A down projection as :func:`owned`; on a CPU, unless it learns, column by column: products of
+    few rows then take half as long."""
     if down.device.type == "cpu" and not learns(down):
-        return down.mT.contiguous().mT
-    return down.contiguous()
+        return owned(down.mT, dtype).mT
+    return owned(down, dtype)
 
 
 def fold_average(
@@ -131,7 +135,7 @@ def fold_average(
         return padded(tensor.flatten(0, 1), 0)[None].contiguous()
 
     return FoldedBottleneck(
-        as_read(side_by_side(made.down)),
+        as_read(side_by_side(made.down), dtype),
         None if made.down_sum is None else side_by_side(made.down_sum),
         None if made.down_bias is None else side_by_side(made.down_bias),
         side_by_side(made.up),

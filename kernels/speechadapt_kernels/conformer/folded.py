@@ -13,7 +13,7 @@ from speechadapt_kernels.bottleneck.folded import (
     Projection,
     add_up,
     as_read,
-    copied,
+    owned,
     padded,
     project,
 )
@@ -63,15 +63,12 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
     exact = torch.promote_types(dtype, torch.float32)
     channels = weights.conv.shape[1]
 
-    def rows(matrix: Tensor) -> Tensor:
-        return padded(matrix, 1).to(dtype).contiguous()
-
     def vector(x: Tensor) -> Tensor:
-        return padded(x, -1).to(exact)
+        return owned(padded(x, -1), exact)
 
     down = weights.down.double() * weights.norm_weight.double()[:, None]
     shift = (weights.down.double() @ weights.norm_bias.double()[..., None]).squeeze(-1)
-    down = as_read(torch.cat([rows(part) for part in down.split(channels, 1)], 1))
+    down = as_read(torch.cat([padded(part, 1) for part in down.split(channels, 1)], 1), dtype)
     down_bias = weights.down_bias.double() + shift
     conv, conv_bias = weights.conv.double(), weights.conv_bias.double()
     inner_weight: Tensor | None = vector(weights.inner_weight)
@@ -86,12 +83,12 @@ def fold_conformer(weights: ConformerWeights, dtype: torch.dtype) -> FoldedConfo
         # Of the rounded rows: the product with a row's mean has to cancel exactly.
         down.detach().to(exact).sum(-1),
         torch.cat([vector(part) for part in down_bias.split(channels, 1)], 1),
-        vector(conv.mT).contiguous(),
+        vector(conv.mT),
         vector(conv_bias),
         inner_weight,
         inner_bias,
-        rows(weights.up.mT),
-        copied(weights.up_bias, exact),
+        owned(padded(weights.up.mT, 1), dtype),
+        owned(weights.up_bias, exact),
         channels,
     )
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
-from speechadapt_kernels.bottleneck.folded import Projection, fold, padded, project
+from speechadapt_kernels.bottleneck.folded import Projection, fold, owned, padded, project
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
 from speechadapt_kernels.fusion.weights import FusionWeights
 
@@ -79,7 +79,7 @@ def fold_fusion(
     made = fold_shares(weights.adapters, dtype, scale)
 
     def wide(matrix: Tensor) -> Tensor:
-        return padded(matrix.mT, 1).to(dtype).contiguous()
+        return owned(padded(matrix.mT, 1), dtype)
 
     scores = ScoreWeights(
         wide(image.mT @ up),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, as_read, padded
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, as_read, owned, padded
 from speechadapt_kernels.bottleneck.operator import fused_bottleneck
 
 
@@ -25,10 +25,10 @@ def fold_lora(down: Sequence[Tensor], up: Sequence[Tensor], dtype: torch.dtype) 
     b = torch.cat([F.pad(m.mT, (0, 0, 0, rank - m.shape[2])) for m in up], 1)
     a, b = padded(a, 1), padded(b, 1)
     return FoldedBottleneck(
-        as_read(a.to(dtype)),
+        as_read(a, dtype),
         None,
         None,
-        b.to(dtype).contiguous(),
+        owned(b, dtype),
         None,
         rank if len(down) > 1 else a.shape[1],
         len(down),

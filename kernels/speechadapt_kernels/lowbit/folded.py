@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, copied, fold, padded
+from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, owned, padded
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
 from speechadapt_kernels.dispatch import looked_on, transformed
 from speechadapt_kernels.layout import by_run
@@ -101,9 +101,11 @@ def fold_lowbit(weights: BottleneckWeights, bits: int) -> FoldedLowBit:
         down_bias = down_bias + (wide @ weights.norm_bias.float()[..., None]).squeeze(-1)
         sums = wide @ weights.norm_weight.detach().float()[..., None]
         down_sum = padded(sums.squeeze(-1), 1)
-    norm = None if weights.norm_weight is None else copied(weights.norm_weight, torch.float32)
-    up_bias = copied(weights.up_bias, torch.float32)
-    return FoldedLowBit(down, down_sum, padded(down_bias, 1), norm, up, up_bias)
+    norm = None if weights.norm_weight is None else owned(weights.norm_weight, torch.float32)
+    down_bias, up_bias = (
+        owned(bias, torch.float32) for bias in (padded(down_bias, 1), weights.up_bias)
+    )
+    return FoldedLowBit(down, down_sum, down_bias, norm, up, up_bias)
 
 
 def forward(
