@@ -60,10 +60,10 @@ def runs_plain(x: Tensor) -> bool:
     Raises:
         ValueError: As :func:`uses_triton`.
     """
-    return not looked_on(x) and not uses_triton(x.device, x.dtype)
+    return not is_traced(x) and not uses_triton(x.device, x.dtype)
 
 
-def looked_on(x: Tensor) -> bool:
+def is_traced(x: Tensor) -> bool:
     """Whether nothing is computed yet: somebody compiles or traces, or the tensor has no values."""
     return (
         torch.compiler.is_compiling()

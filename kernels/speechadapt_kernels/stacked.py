@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.norm import normalised
+from speechadapt_kernels.products import add_product, product
 
 
 class Rows:
@@ -110,12 +111,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.shape[0] == 1:
         only = None if bias is None else bias.squeeze(0)
-        return F.linear(x.squeeze(0), weight.squeeze(0), only).unsqueeze(0)
-    flat = x.flatten(1, 2)
-    if bias is None:
-        y = torch.bmm(flat, weight.mT)
-    else:
-        y = torch.baddbmm(bias[:, None], flat, weight.mT)
+        return product(x.squeeze(0), weight.squeeze(0).mT, only).unsqueeze(0)
+    y = product(x.flatten(1, 2), weight.mT, bias)
     return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -148,16 +145,11 @@ def add_linear(
         bias: ``[adapters, out]``.
     """
     if weight.shape[0] == 1:
-        flat, rows, matrix = base.flatten(0, 2), x.flatten(0, 2), weight.squeeze(0).mT
-        if bias is None:
-            return flat.addmm(rows, matrix, alpha=scale).view(base.shape)
-        made = torch.add(flat, bias.squeeze(0), alpha=scale)
-        return made.addmm_(rows, matrix, alpha=scale).view(base.shape)
-    flat, rows = base.flatten(1, 2), x.flatten(1, 2)
-    if bias is None:
-        return flat.baddbmm(rows, weight.mT, alpha=scale).view(base.shape)
-    made = torch.add(flat, bias[:, None], alpha=scale)
-    return made.baddbmm_(rows, weight.mT, alpha=scale).view(base.shape)
+        only = None if bias is None else bias.squeeze(0)
+        matrix, rows = weight.squeeze(0).mT, x.flatten(0, 2)
+        return add_product(base.flatten(0, 2), rows, matrix, only, scale).view(base.shape)
+    flat = add_product(base.flatten(1, 2), x.flatten(1, 2), weight.mT, bias, scale)
+    return flat.view(base.shape)
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor, causal: bool = False) -> Tensor:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from speechadapt_kernels.activations import activate, slope
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.dispatch import learns, transformed
+from speechadapt_kernels.dispatch import learns
 from speechadapt_kernels.layout import by_run, by_slot, spans
 from speechadapt_kernels.norm import normalised
 from speechadapt_kernels.plan import runs_apart
+from speechadapt_kernels.products import add_product, product
 from speechadapt_kernels.slotted import Slotted
 
 SMALLEST_WIDTH = 16  # of a tile of a tensor core
@@ -240,48 +241,19 @@ def adapted(
         x, down, up = (tensor.to(weights.exact) for tensor in (x, down, up))
     if weights.down_sum is not None:
         x, _ = normalised(x)
-    z = activate(activation, _added(weights.down_bias, x, down.mT))
+    z = activate(activation, product(x, down.mT, weights.down_bias))
     each = up.shape[-1]
     slices = past.shape[-1] // each
     if slices == 1:
-        return add_up(past, z, up, weights.up_bias, scale, out)
+        return add_product(past, z, up, weights.up_bias, scale, out)
     parts = []
     for index in range(slices):
         begin, wide = weights.rank * index, slice(each * index, each * (index + 1))
         own = slice(begin, begin + weights.rank if index + 1 < slices else None)
         bias = None if weights.up_bias is None else weights.up_bias[..., wide]
         to = None if out is None else out[..., wide]
-        parts.append(add_up(past[..., wide], z[..., own], up[..., own, :], bias, scale, to))
+        parts.append(add_product(past[..., wide], z[..., own], up[..., own, :], bias, scale, to))
     return torch.cat(parts, -1) if out is None else out
-
-
-def _added(bias: Tensor | None, x: Tensor, matrix: Tensor) -> Tensor:
-    """``x @ matrix + bias``, with one matrix for all or one for each utterance."""
-    if matrix.dim() == 2:
-        return F.linear(x, matrix.mT, bias)
-    return x @ matrix if bias is None else torch.baddbmm(bias[:, None], x, matrix)
-
-
-def add_up(
-    past: Tensor,
-    z: Tensor,
-    up: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    out: Tensor | None,
-) -> Tensor:
-    """``past + scale * (z @ up + bias)``, summed where it is written: what is as wide as the states
-    is touched once less."""
-    if not past.dtype == z.dtype == up.dtype or transformed():
-        # Also under autocast, which casts what a linear layer reads, but no sum in place.
-        made = torch.add(past, _added(bias, z, up), alpha=scale)
-        return made.to(past.dtype) if out is None else out.copy_(made)
-    several = up.dim() == 3
-    if bias is None:
-        product = torch.baddbmm if several else torch.addmm
-        return product(past, z, up, alpha=scale, out=out)
-    made = torch.add(past, bias[:, None] if several else bias, alpha=scale, out=out)
-    return made.baddbmm_(z, up, alpha=scale) if several else made.addmm_(z, up, alpha=scale)
 
 
 def backward(

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechadapt_kernels.activations import ACTIVATIONS
-from speechadapt_kernels.dispatch import transformed
 from speechadapt_kernels.stacked import add_linear, layer_norm, linear
 
 
@@ -59,18 +58,11 @@ def bottleneck(
     hidden = ACTIVATIONS[activation](linear(source, weights.down, weights.down_bias))
     if dropout:
         hidden = F.dropout(hidden, dropout)
-    if gate is None and _sums_in_place(base, hidden, weights.up):
+    # One token at a time, a sum beside the product is quicker than one in it.
+    whole = base.shape[:-1] == hidden.shape[:-1] and hidden.shape[2] > 1
+    if gate is None and whole and not torch.is_grad_enabled():
         return add_linear(base, hidden, weights.up, scale, weights.up_bias)
     delta = linear(hidden, weights.up, weights.up_bias)
     if gate is not None:
         delta = gate * delta
     return base + (delta if scale == 1.0 else scale * delta)
-
-
-def _sums_in_place(base: Tensor, hidden: Tensor, up: Tensor) -> bool:
-    """Whether the result is best summed where the base is copied to, instead of made beside it.
-
-    One token at a time is quicker beside it. Under autocast types differ: it casts no such sum.
-    """
-    alike = base.shape[:-1] == hidden.shape[:-1] and base.dtype == hidden.dtype == up.dtype
-    return alike and hidden.shape[2] > 1 and not torch.is_grad_enabled() and not transformed()

@@ -11,7 +11,6 @@ from torch import Tensor
 from speechadapt_kernels.activations import slope
 from speechadapt_kernels.bottleneck.folded import (
     Projection,
-    add_up,
     as_read,
     owned,
     padded,
@@ -21,6 +20,7 @@ from speechadapt_kernels.conformer.weights import ConformerWeights
 from speechadapt_kernels.layout import by_slot, neighbours, sole
 from speechadapt_kernels.norm import EPSILON, normalised
 from speechadapt_kernels.plan import rows_at_once
+from speechadapt_kernels.products import add_product
 from speechadapt_kernels.slotted import Slotted
 
 
@@ -131,7 +131,7 @@ def _adapted(
     z, seen = _gated(x, weights, state)
     rows, up = z.flatten(0, -2), weights.up.to(z.dtype)
     to = None if out is None else out.flatten(0, -2)
-    made = add_up(base.flatten(0, -2), rows, up, weights.up_bias, scale, to)
+    made = add_product(base.flatten(0, -2), rows, up, weights.up_bias, scale, to)
     # The state is not a part of what holds all frames.
     after = seen[:, x.shape[1] :].to(state.dtype, copy=True)
     return made.contiguous().view(base.shape), after

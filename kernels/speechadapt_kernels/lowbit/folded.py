@@ -15,7 +15,7 @@ from torch import Tensor
 
 from speechadapt_kernels.bottleneck.folded import FoldedBottleneck, adapted, fold, owned, padded
 from speechadapt_kernels.bottleneck.stacked import BottleneckWeights
-from speechadapt_kernels.dispatch import looked_on, transformed
+from speechadapt_kernels.dispatch import is_traced, transformed
 from speechadapt_kernels.layout import by_run
 from speechadapt_kernels.lowbit.codes import LEVEL, to_codes
 from speechadapt_kernels.slotted import Slotted
@@ -49,7 +49,7 @@ class LowBitMatrix(Slotted):
         """What scales are multiplied by, ``[slots, width, dim]``."""
         if self.codes.dtype != torch.uint8:
             return self.codes.float()
-        kept = not looked_on(self.codes) and not transformed()
+        kept = not is_traced(self.codes) and not transformed()
         signs = (_signs if kept else _signs.__wrapped__)(self.codes.device)
         return F.embedding(self.codes.int(), signs).flatten(-2)
 
